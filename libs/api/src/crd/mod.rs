@@ -1,0 +1,1 @@
+//! Custom resources as Rust types: permissive to read, exact to write. The schemas are in `crds/*.yaml`.
