@@ -52,13 +52,26 @@ pub fn watch(context: &Context) -> Queue<String> {
 }
 
 async fn ensure(context: &Context, namespace: &str) -> anyhow::Result<()> {
-    let Some(found) = context.namespaces.get(&Key::new("", namespace)) else { return Ok(()) };
+    let Some(found) = context.namespaces.get(&Key::new("", namespace)) else {
+        return Ok(());
+    };
     if found.metadata.deletion_timestamp.is_some() {
         return Ok(());
     }
-    let named = |name: &str| ObjectMeta { name: Some(name.to_owned()), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
-    if context.service_accounts.get(&Key::new(namespace, "default")).is_none() {
-        let account = ServiceAccount { metadata: named("default"), ..ServiceAccount::default() };
+    let named = |name: &str| ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ..ObjectMeta::default()
+    };
+    if context
+        .service_accounts
+        .get(&Key::new(namespace, "default"))
+        .is_none()
+    {
+        let account = ServiceAccount {
+            metadata: named("default"),
+            ..ServiceAccount::default()
+        };
         tolerate(context.service_accounts.create(namespace, &account).await)?;
     }
     let data = Some([(CA_KEY.to_owned(), context.config.ca_pem.clone())].into());
@@ -70,8 +83,13 @@ async fn ensure(context: &Context, namespace: &str) -> anyhow::Result<()> {
             context.config_maps.replace(&changed).await?;
         }
         None => {
-            let mut map = ConfigMap { metadata: named(CA_NAME), data, ..ConfigMap::default() };
-            map.metadata.annotations = Some([("kubernetes.io/description".to_owned(), CA_NOTE.to_owned())].into());
+            let mut map = ConfigMap {
+                metadata: named(CA_NAME),
+                data,
+                ..ConfigMap::default()
+            };
+            map.metadata.annotations =
+                Some([("kubernetes.io/description".to_owned(), CA_NOTE.to_owned())].into());
             tolerate(context.config_maps.create(namespace, &map).await)?;
         }
     }

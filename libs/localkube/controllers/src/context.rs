@@ -7,7 +7,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, Sta
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -35,7 +36,12 @@ impl ControllerConfig {
     /// Usual settings around the two that have no default.
     #[must_use]
     pub fn new(ca_pem: impl Into<String>, volumes_dir: impl Into<PathBuf>) -> Self {
-        Self { ca_pem: ca_pem.into(), volumes_dir: volumes_dir.into(), storage_class: "local".to_owned(), workers: 8 }
+        Self {
+            ca_pem: ca_pem.into(),
+            volumes_dir: volumes_dir.into(),
+            storage_class: "local".to_owned(),
+            workers: 8,
+        }
     }
 }
 
@@ -105,7 +111,13 @@ impl Context {
     #[must_use]
     pub fn new(client: Client, config: ControllerConfig, events: Events, cancel: CancellationToken) -> Self {
         let caches = Caches::new(&client);
-        Self { client, config: Arc::new(config), events, caches, cancel }
+        Self {
+            client,
+            config: Arc::new(config),
+            events,
+            caches,
+            cancel,
+        }
     }
 }
 

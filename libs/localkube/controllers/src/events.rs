@@ -45,17 +45,42 @@ impl Events {
     }
 
     /// A `Normal` event.
-    pub fn normal<K: Resource<DynamicType = ()>>(&self, component: &'static str, about: &K, reason: &str, message: impl Into<String>) {
+    pub fn normal<K: Resource<DynamicType = ()>>(
+        &self,
+        component: &'static str,
+        about: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         self.send(component, about, "Normal", reason, message.into());
     }
 
     /// A `Warning` event.
-    pub fn warning<K: Resource<DynamicType = ()>>(&self, component: &'static str, about: &K, reason: &str, message: impl Into<String>) {
+    pub fn warning<K: Resource<DynamicType = ()>>(
+        &self,
+        component: &'static str,
+        about: &K,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         self.send(component, about, "Warning", reason, message.into());
     }
 
-    fn send<K: Resource<DynamicType = ()>>(&self, component: &'static str, about: &K, kind: &'static str, reason: &str, message: String) {
-        let record = Record { about: about.object_ref(&()), component, kind, reason: reason.to_owned(), message };
+    fn send<K: Resource<DynamicType = ()>>(
+        &self,
+        component: &'static str,
+        about: &K,
+        kind: &'static str,
+        reason: &str,
+        message: String,
+    ) {
+        let record = Record {
+            about: about.object_ref(&()),
+            component,
+            kind,
+            reason: reason.to_owned(),
+            message,
+        };
         if self.sender.try_send(record).is_err() {
             tracing::debug!(reason, "too many events, one is dropped");
         }
@@ -71,21 +96,41 @@ impl Writer {
                 () = cancel.cancelled() => return,
                 record = self.receiver.recv() => match record { Some(record) => record, None => return },
             };
-            let namespace = record.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            let namespace = record
+                .about
+                .namespace
+                .clone()
+                .unwrap_or_else(|| "default".to_owned());
             let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-            let identity = (record.about.uid.clone(), record.reason.clone(), record.message.clone());
+            let identity = (
+                record.about.uid.clone(),
+                record.reason.clone(),
+                record.message.clone(),
+            );
             if let Some((name, count)) = seen.get_mut(&identity) {
                 *count += 1;
                 let patch = json!({"count": count, "lastTimestamp": Time(Timestamp::now())});
-                if api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.is_ok() {
+                if api
+                    .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await
+                    .is_ok()
+                {
                     continue;
                 }
                 seen.remove(&identity);
             }
             let now = Time(Timestamp::now());
-            let name = format!("{}.{:016x}", record.about.name.clone().unwrap_or_default(), rand::random::<u64>());
+            let name = format!(
+                "{}.{:016x}",
+                record.about.name.clone().unwrap_or_default(),
+                rand::random::<u64>()
+            );
             let event = Event {
-                metadata: ObjectMeta { name: Some(name.clone()), namespace: Some(namespace), ..ObjectMeta::default() },
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    namespace: Some(namespace),
+                    ..ObjectMeta::default()
+                },
                 involved_object: record.about,
                 reason: Some(record.reason),
                 message: Some(record.message),
@@ -93,7 +138,10 @@ impl Writer {
                 count: Some(1),
                 first_timestamp: Some(now.clone()),
                 last_timestamp: Some(now),
-                source: Some(EventSource { component: Some(record.component.to_owned()), host: None }),
+                source: Some(EventSource {
+                    component: Some(record.component.to_owned()),
+                    host: None,
+                }),
                 reporting_component: Some(record.component.to_owned()),
                 reporting_instance: Some(String::new()),
                 ..Event::default()

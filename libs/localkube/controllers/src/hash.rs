@@ -7,8 +7,14 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// A hash of a template's JSON and a collision count; equal templates have equal hashes.
 /// (Kubernetes hashes Go's memory layout, so its value is another one; only equality matters.)
-pub fn template_hash<T: Serialize>(template: &T, collisions: Option<i32>) -> Result<String, serde_json::Error> {
-    let mut hash = fnv1a(&serde_json::to_vec(&serde_json::to_value(template)?)?, 0x811c_9dc5);
+pub fn template_hash<T: Serialize>(
+    template: &T,
+    collisions: Option<i32>,
+) -> Result<String, serde_json::Error> {
+    let mut hash = fnv1a(
+        &serde_json::to_vec(&serde_json::to_value(template)?)?,
+        0x811c_9dc5,
+    );
     if let Some(count) = collisions {
         hash = fnv1a(&count.to_le_bytes(), hash);
     }
@@ -20,7 +26,9 @@ pub fn template_hash<T: Serialize>(template: &T, collisions: Option<i32>) -> Res
 }
 
 fn fnv1a(bytes: &[u8], start: u32) -> u32 {
-    bytes.iter().fold(start, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(start, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]

@@ -33,25 +33,41 @@ pub struct Key {
 impl Key {
     /// A key of its two parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
     }
 
     /// The key of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
         let meta = object.meta();
-        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+        Self::new(
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        )
     }
 }
 
 impl Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() { write!(f, "{}", self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            write!(f, "{}", self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
 /// A kind that an informer can hold.
-pub trait Kind: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static {}
-impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static> Kind for K {}
+pub trait Kind:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static
+{
+}
+impl<K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug + Send + Sync + 'static>
+    Kind for K
+{
+}
 
 /// What happened to one object; `old` is absent for a new object, `new` for one that is gone.
 pub struct Change<K> {
@@ -91,17 +107,29 @@ pub struct Informer<K> {
 
 impl<K> Clone for Informer<K> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
 /// The controlling owner of an object.
 pub fn controller_of<K: Resource>(object: &K) -> Option<&OwnerReference> {
-    object.meta().owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))
+    object
+        .meta()
+        .owner_references
+        .as_ref()?
+        .iter()
+        .find(|owner| owner.controller == Some(true))
 }
 
 fn version_of<K: Resource>(object: &K) -> u64 {
-    object.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
+    object
+        .meta()
+        .resource_version
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn uid_of<K: Resource>(object: &K) -> &str {
@@ -115,7 +143,11 @@ impl<K: Kind> Informer<K> {
         Self {
             inner: Arc::new(Inner {
                 client,
-                state: RwLock::new(State { objects: BTreeMap::new(), by_owner: HashMap::new(), gone: HashSet::new() }),
+                state: RwLock::new(State {
+                    objects: BTreeMap::new(),
+                    by_owner: HashMap::new(),
+                    gone: HashSet::new(),
+                }),
                 listeners: RwLock::new(Vec::new()),
                 synced: watch::Sender::new(false),
             }),
@@ -130,7 +162,8 @@ impl<K: Kind> Informer<K> {
     /// Watches until cancelled, with back-off when the server does not answer.
     pub async fn run(self, cancel: CancellationToken) {
         let api: Api<K> = Api::all(self.inner.client.clone());
-        let mut stream = Box::pin(watch_kind::watcher(api, watcher::Config::default()).backoff(Backoff::default()));
+        let mut stream =
+            Box::pin(watch_kind::watcher(api, watcher::Config::default()).backoff(Backoff::default()));
         let mut listed: Option<HashSet<Key>> = None;
         loop {
             let event = tokio::select! {
@@ -190,7 +223,10 @@ impl<K: Kind> Informer<K> {
             }
             old
         };
-        self.notify(&Change { old, new: Some(Arc::clone(&object)) });
+        self.notify(&Change {
+            old,
+            new: Some(Arc::clone(&object)),
+        });
         object
     }
 
@@ -202,7 +238,10 @@ impl<K: Kind> Informer<K> {
     fn remove(&self, key: &Key, uid: Option<&str>) -> bool {
         let old = {
             let mut state = self.inner.state.write();
-            let same = state.objects.get(key).is_some_and(|known| uid.is_none_or(|uid| uid_of(&**known) == uid));
+            let same = state
+                .objects
+                .get(key)
+                .is_some_and(|known| uid.is_none_or(|uid| uid_of(&**known) == uid));
             if !same {
                 return false;
             }
@@ -220,7 +259,12 @@ impl<K: Kind> Informer<K> {
         let gone: Vec<Key> = {
             let mut state = self.inner.state.write();
             state.gone.clear();
-            state.objects.keys().filter(|key| !listed.contains(*key)).cloned().collect()
+            state
+                .objects
+                .keys()
+                .filter(|key| !listed.contains(*key))
+                .cloned()
+                .collect()
         };
         for key in gone {
             self.remove(&key, None);
@@ -243,7 +287,15 @@ impl<K: Kind> Informer<K> {
     #[must_use]
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
         let state = self.inner.state.read();
-        state.by_owner.get(uid).map(|keys| keys.iter().filter_map(|key| state.objects.get(key).cloned()).collect()).unwrap_or_default()
+        state
+            .by_owner
+            .get(uid)
+            .map(|keys| {
+                keys.iter()
+                    .filter_map(|key| state.objects.get(key).cloned())
+                    .collect()
+            })
+            .unwrap_or_default()
     }
 
     /// The objects of a namespace, by name.
@@ -269,21 +321,27 @@ impl<K: Kind> Informer<K> {
     }
 
     async fn send(&self, request: http_request::Result) -> kube::Result<Arc<K>> {
-        let object: K = self.inner.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+        let object: K = self
+            .inner
+            .client
+            .request(request.map_err(kube::Error::BuildRequest)?)
+            .await?;
         Ok(self.observe(object))
     }
 
     /// Creates an object.
     pub async fn create(&self, namespace: &str, object: &K) -> kube::Result<Arc<K>> {
         let data = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-        self.send(Self::path(namespace).create(&PostParams::default(), data)).await
+        self.send(Self::path(namespace).create(&PostParams::default(), data))
+            .await
     }
 
     /// Replaces an object.
     pub async fn replace(&self, object: &K) -> kube::Result<Arc<K>> {
         let key = Key::of(object);
         let data = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-        self.send(Self::path(&key.namespace).replace(&key.name, &PostParams::default(), data)).await
+        self.send(Self::path(&key.namespace).replace(&key.name, &PostParams::default(), data))
+            .await
     }
 
     /// Replaces an object's status.
@@ -295,26 +353,44 @@ impl<K: Kind> Informer<K> {
     pub async fn replace_part(&self, part: &str, object: &K) -> kube::Result<Arc<K>> {
         let key = Key::of(object);
         let data = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-        self.send(Self::path(&key.namespace).replace_subresource(part, &key.name, &PostParams::default(), data)).await
+        self.send(Self::path(&key.namespace).replace_subresource(
+            part,
+            &key.name,
+            &PostParams::default(),
+            data,
+        ))
+        .await
     }
 
     /// Patches an object.
     pub async fn patch(&self, key: &Key, patch: &Patch<Value>) -> kube::Result<Arc<K>> {
-        self.send(Self::path(&key.namespace).patch(&key.name, &PatchParams::default(), patch)).await
+        self.send(Self::path(&key.namespace).patch(&key.name, &PatchParams::default(), patch))
+            .await
     }
 
     /// Patches an object's status.
     pub async fn patch_status(&self, key: &Key, patch: &Patch<Value>) -> kube::Result<Arc<K>> {
-        self.send(Self::path(&key.namespace).patch_subresource("status", &key.name, &PatchParams::default(), patch)).await
+        self.send(Self::path(&key.namespace).patch_subresource(
+            "status",
+            &key.name,
+            &PatchParams::default(),
+            patch,
+        ))
+        .await
     }
 
     /// Deletes exactly this object, not another of the same name; one that is gone is fine.
     pub async fn delete(&self, object: &K, mut params: DeleteParams) -> kube::Result<()> {
         let key = Key::of(object);
         if params.preconditions.is_none() {
-            params.preconditions = Some(Preconditions { uid: object.meta().uid.clone(), resource_version: None });
+            params.preconditions = Some(Preconditions {
+                uid: object.meta().uid.clone(),
+                resource_version: None,
+            });
         }
-        let request = Self::path(&key.namespace).delete(&key.name, &params).map_err(kube::Error::BuildRequest)?;
+        let request = Self::path(&key.namespace)
+            .delete(&key.name, &params)
+            .map_err(kube::Error::BuildRequest)?;
         match self.inner.client.request::<Value>(request).await {
             Ok(answer) => {
                 let still_there = answer.pointer("/metadata/deletionTimestamp").is_some();
@@ -337,7 +413,10 @@ impl<K: Kind> Informer<K> {
     fn mark_gone(&self, key: &Key, uid: &str) {
         let known = {
             let mut state = self.inner.state.write();
-            let known = state.objects.get(key).is_some_and(|known| uid_of(&**known) == uid);
+            let known = state
+                .objects
+                .get(key)
+                .is_some_and(|known| uid_of(&**known) == uid);
             if known {
                 state.gone.insert(uid.to_owned());
             }
@@ -373,7 +452,9 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: Duration::from_millis(50) }
+        Self {
+            next: Duration::from_millis(50),
+        }
     }
 }
 

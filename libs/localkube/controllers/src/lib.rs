@@ -5,25 +5,32 @@
 //! [`run`] starts all of them; it works against `localkube` and against a real API server alike.
 
 mod accounts;
+mod claims;
 mod context;
+mod cronjob;
 mod deployment;
+mod endpoints;
 mod events;
+mod gc;
 mod hash;
 mod informer;
 mod job;
 mod namespaces;
+mod node;
 mod pods;
 mod quantity;
 mod queue;
+mod quotas;
 mod replicaset;
 mod scheduler;
+mod statefulset;
 
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use context::ControllerConfig;
 use context::Context;
+pub use context::ControllerConfig;
 use events::Events;
 
 /// Runs all controllers and the scheduler until cancelled.
@@ -39,6 +46,11 @@ pub async fn run(client: Client, config: ControllerConfig, cancel: CancellationT
     let deployments = deployment::watch(&context);
     let accounts = accounts::watch(&context);
     let namespaces = namespaces::watch(&context);
+    let endpoints = endpoints::watch(&context);
+    let quotas = quotas::watch(&context);
+    let claims = claims::watch(&context);
+    let cron_jobs = cronjob::watch(&context);
+    let stateful_sets = statefulset::watch(&context);
 
     context.caches.start(&tasks, &cancel);
     tasks.spawn(writer.run(cancel.clone()));
@@ -52,6 +64,13 @@ pub async fn run(client: Client, config: ControllerConfig, cancel: CancellationT
             tasks.spawn(deployment::run(context.clone(), deployments));
             tasks.spawn(accounts::run(context.clone(), accounts));
             tasks.spawn(namespaces::run(context.clone(), namespaces));
+            tasks.spawn(endpoints::run(context.clone(), endpoints));
+            tasks.spawn(statefulset::run(context.clone(), stateful_sets));
+            tasks.spawn(cronjob::run(context.clone(), cron_jobs));
+            tasks.spawn(claims::run(context.clone(), claims));
+            tasks.spawn(quotas::run(context.clone(), quotas));
+            tasks.spawn(gc::run(context.clone()));
+            tasks.spawn(node::run(context.clone()));
         }
     }
     tasks.close();

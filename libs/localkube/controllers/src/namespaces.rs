@@ -37,7 +37,11 @@ pub fn watch(context: &Context) -> Queue<String> {
     let queue = Queue::new();
     let namespaces = queue.clone();
     context.namespaces.listen(move |change| {
-        if let Some(namespace) = change.new.as_ref().filter(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        if let Some(namespace) = change
+            .new
+            .as_ref()
+            .filter(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        {
             namespaces.add(namespace.metadata.name.clone().unwrap_or_default());
         }
     });
@@ -45,8 +49,14 @@ pub fn watch(context: &Context) -> Queue<String> {
 }
 
 async fn empty(context: &Context, queue: &Queue<String>, name: &str) -> anyhow::Result<()> {
-    let Some(namespace) = context.namespaces.get(&Key::new("", name)) else { return Ok(()) };
-    let held = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref()).is_some_and(|all| all.iter().any(|one| one == FINALIZER));
+    let Some(namespace) = context.namespaces.get(&Key::new("", name)) else {
+        return Ok(());
+    };
+    let held = namespace
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.finalizers.as_ref())
+        .is_some_and(|all| all.iter().any(|one| one == FINALIZER));
     if namespace.metadata.deletion_timestamp.is_none() || !held {
         return Ok(());
     }
@@ -64,8 +74,16 @@ async fn empty(context: &Context, queue: &Queue<String>, name: &str) -> anyhow::
     }
     let conditions = left.conditions(Timestamp::now());
     let told = |namespace: &Namespace| {
-        let have: Vec<_> = namespace.status.iter().flat_map(|status| status.conditions.iter().flatten()).map(|one| (&one.type_, &one.message)).collect();
-        have == conditions.iter().map(|one| (&one.type_, &one.message)).collect::<Vec<_>>()
+        let have: Vec<_> = namespace
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .map(|one| (&one.type_, &one.message))
+            .collect();
+        have == conditions
+            .iter()
+            .map(|one| (&one.type_, &one.message))
+            .collect::<Vec<_>>()
     };
     if !told(&namespace) {
         let mut changed = (*namespace).clone();
@@ -85,7 +103,11 @@ struct Left {
 impl Left {
     fn conditions(&self, now: Timestamp) -> Vec<NamespaceCondition> {
         let list = |counts: &BTreeMap<String, usize>, what: &str| {
-            counts.iter().map(|(name, count)| format!("{name} has {count} resource instances{what}")).collect::<Vec<_>>().join(", ")
+            counts
+                .iter()
+                .map(|(name, count)| format!("{name} has {count} resource instances{what}"))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let condition = |kind: &str, status: bool, reason: &str, message: String| NamespaceCondition {
             type_: kind.to_owned(),
@@ -97,12 +119,29 @@ impl Left {
         let held = !self.finalizers.is_empty();
         let mut finalizers = "All content-preserving finalizers finished".to_owned();
         if held {
-            let parts: Vec<String> = self.finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
-            finalizers = format!("Some content in the namespace has finalizers remaining: {}", parts.join(", "));
+            let parts: Vec<String> = self
+                .finalizers
+                .iter()
+                .map(|(name, count)| format!("{name} in {count} resource instances"))
+                .collect();
+            finalizers = format!(
+                "Some content in the namespace has finalizers remaining: {}",
+                parts.join(", ")
+            );
         }
         vec![
-            condition("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered".to_owned()),
-            condition("NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions", "All legacy kube types successfully parsed".to_owned()),
+            condition(
+                "NamespaceDeletionDiscoveryFailure",
+                false,
+                "ResourcesDiscovered",
+                "All resources successfully discovered".to_owned(),
+            ),
+            condition(
+                "NamespaceDeletionGroupVersionParsingFailure",
+                false,
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed".to_owned(),
+            ),
             condition(
                 "NamespaceDeletionContentFailure",
                 false,
@@ -115,7 +154,16 @@ impl Left {
                 "SomeResourcesRemain",
                 format!("Some resources are remaining: {}", list(&self.objects, "")),
             ),
-            condition("NamespaceFinalizersRemaining", held, if held { "SomeFinalizersRemain" } else { "ContentHasNoFinalizers" }, finalizers),
+            condition(
+                "NamespaceFinalizersRemaining",
+                held,
+                if held {
+                    "SomeFinalizersRemain"
+                } else {
+                    "ContentHasNoFinalizers"
+                },
+                finalizers,
+            ),
         ]
     }
 }
@@ -125,7 +173,9 @@ async fn delete_content(client: &Client, namespace: &str) -> anyhow::Result<Left
     let mut left = Left::default();
     for group in discovery.groups() {
         for (resource, capabilities) in group.recommended_resources() {
-            let deletable = capabilities.scope == Scope::Namespaced && capabilities.supports_operation(verbs::DELETE) && capabilities.supports_operation(verbs::LIST);
+            let deletable = capabilities.scope == Scope::Namespaced
+                && capabilities.supports_operation(verbs::DELETE)
+                && capabilities.supports_operation(verbs::LIST);
             if deletable {
                 delete_all(client, namespace, &resource, &mut left).await?;
             }
@@ -134,7 +184,12 @@ async fn delete_content(client: &Client, namespace: &str) -> anyhow::Result<Left
     Ok(left)
 }
 
-async fn delete_all(client: &Client, namespace: &str, resource: &ApiResource, left: &mut Left) -> anyhow::Result<()> {
+async fn delete_all(
+    client: &Client,
+    namespace: &str,
+    resource: &ApiResource,
+    left: &mut Left,
+) -> anyhow::Result<()> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
     let list = match api.list_metadata(&ListParams::default()).await {
         Ok(list) => list,
@@ -148,13 +203,23 @@ async fn delete_all(client: &Client, namespace: &str, resource: &ApiResource, le
         if object.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        match api.delete(object.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::background()).await {
+        match api
+            .delete(
+                object.metadata.name.as_deref().unwrap_or_default(),
+                &DeleteParams::background(),
+            )
+            .await
+        {
             Ok(_) => {}
             Err(error) if is_not_found(&error) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    let name = if resource.group.is_empty() { format!("{}.", resource.plural) } else { format!("{}.{}", resource.plural, resource.group) };
+    let name = if resource.group.is_empty() {
+        format!("{}.", resource.plural)
+    } else {
+        format!("{}.{}", resource.plural, resource.group)
+    };
     for object in api.list_metadata(&ListParams::default()).await?.items {
         *left.objects.entry(name.clone()).or_default() += 1;
         for finalizer in object.metadata.finalizers.iter().flatten() {

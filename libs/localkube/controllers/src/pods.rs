@@ -10,7 +10,10 @@ use kube::Resource;
 /// The phase, `Pending` when none is written yet.
 #[must_use]
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("Pending")
 }
 
 /// Whether the Pod ended.
@@ -36,7 +39,10 @@ pub fn active(pod: &Pod) -> bool {
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, Option<Timestamp>)> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let found = conditions.iter().find(|condition| condition.type_ == kind)?;
-    Some((&found.status, found.last_transition_time.as_ref().map(|time| time.0)))
+    Some((
+        &found.status,
+        found.last_transition_time.as_ref().map(|time| time.0),
+    ))
 }
 
 /// Whether the `Ready` condition is true.
@@ -50,7 +56,9 @@ pub fn ready(pod: &Pod) -> bool {
 pub fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     match condition(pod, "Ready") {
         Some(("True", since)) => {
-            min_ready_seconds <= 0 || since.is_some_and(|since| now.as_second() - since.as_second() >= i64::from(min_ready_seconds))
+            min_ready_seconds <= 0
+                || since
+                    .is_some_and(|since| now.as_second() - since.as_second() >= i64::from(min_ready_seconds))
         }
         _ => false,
     }
@@ -59,7 +67,11 @@ pub fn available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
 /// Order in which Pods are removed: unassigned, pending, not ready, newest and most restarted first.
 #[must_use]
 pub fn removal_order(a: &Pod, b: &Pod) -> Ordering {
-    let assigned = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref().is_some_and(|name| !name.is_empty()));
+    let assigned = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .is_some_and(|spec| spec.node_name.as_deref().is_some_and(|name| !name.is_empty()))
+    };
     let rank = |pod: &Pod| match phase(pod) {
         "Pending" => 0,
         "Unknown" => 1,
@@ -69,7 +81,9 @@ pub fn removal_order(a: &Pod, b: &Pod) -> Ordering {
         pod.status
             .as_ref()
             .and_then(|status| status.container_statuses.as_ref())
-            .map_or(0, |all| all.iter().map(|status| status.restart_count).max().unwrap_or(0))
+            .map_or(0, |all| {
+                all.iter().map(|status| status.restart_count).max().unwrap_or(0)
+            })
     };
     let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     assigned(a)
@@ -78,7 +92,11 @@ pub fn removal_order(a: &Pod, b: &Pod) -> Ordering {
         .then_with(|| ready(a).cmp(&ready(b)))
         .then_with(|| {
             let since = |pod: &Pod| condition(pod, "Ready").and_then(|(_, time)| time);
-            if ready(a) && ready(b) { since(b).cmp(&since(a)) } else { Ordering::Equal }
+            if ready(a) && ready(b) {
+                since(b).cmp(&since(a))
+            } else {
+                Ordering::Equal
+            }
         })
         .then_with(|| restarts(b).cmp(&restarts(a)))
         .then_with(|| created(b).cmp(&created(a)))
@@ -109,7 +127,11 @@ pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerRe
 }
 
 /// A Pod of a template, named `<prefix>-xxxxx` by the server and owned by `owner`.
-pub fn from_template<K: Resource<DynamicType = ()>>(owner: &K, template: &PodTemplateSpec, prefix: &str) -> Pod {
+pub fn from_template<K: Resource<DynamicType = ()>>(
+    owner: &K,
+    template: &PodTemplateSpec,
+    prefix: &str,
+) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     let mut base = prefix.to_owned();
     base.push('-');
@@ -130,9 +152,16 @@ pub fn from_template<K: Resource<DynamicType = ()>>(owner: &K, template: &PodTem
 
 /// Whether labels satisfy a selector; a selector that says nothing matches everything.
 #[must_use]
-pub fn selects(selector: &LabelSelector, labels: Option<&std::collections::BTreeMap<String, String>>) -> bool {
+pub fn selects(
+    selector: &LabelSelector,
+    labels: Option<&std::collections::BTreeMap<String, String>>,
+) -> bool {
     let get = |key: &str| labels.and_then(|labels| labels.get(key));
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| get(key) == Some(value));
+    let equal = selector
+        .match_labels
+        .iter()
+        .flatten()
+        .all(|(key, value)| get(key) == Some(value));
     equal
         && selector.match_expressions.iter().flatten().all(|term| {
             let values = term.values.as_deref().unwrap_or_default();
@@ -169,16 +198,27 @@ mod tests {
         .unwrap();
         let labels = |value| serde_json::from_value(value).unwrap();
         assert!(selects(&selector, Some(&labels(json!({"app": "a"})))));
-        assert!(selects(&selector, Some(&labels(json!({"app": "a", "tier": "y"})))));
-        assert!(!selects(&selector, Some(&labels(json!({"app": "a", "tier": "x"})))));
-        assert!(!selects(&selector, Some(&labels(json!({"app": "a", "gone": "1"})))));
+        assert!(selects(
+            &selector,
+            Some(&labels(json!({"app": "a", "tier": "y"})))
+        ));
+        assert!(!selects(
+            &selector,
+            Some(&labels(json!({"app": "a", "tier": "x"})))
+        ));
+        assert!(!selects(
+            &selector,
+            Some(&labels(json!({"app": "a", "gone": "1"})))
+        ));
         assert!(!selects(&selector, None));
     }
 
     #[test]
     fn unassigned_pods_go_first() {
         let waiting = pod(json!({"metadata": {"name": "w"}, "spec": {"containers": []}}));
-        let running = pod(json!({"metadata": {"name": "r"}, "spec": {"containers": [], "nodeName": "n"}, "status": {"phase": "Running"}}));
+        let running = pod(
+            json!({"metadata": {"name": "r"}, "spec": {"containers": [], "nodeName": "n"}, "status": {"phase": "Running"}}),
+        );
         let mut both = [running, waiting];
         both.sort_by(removal_order);
         assert_eq!(both[0].metadata.name.as_deref(), Some("w"));

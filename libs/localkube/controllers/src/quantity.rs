@@ -19,7 +19,14 @@ impl std::ops::Sub for Amount {
     }
 }
 
-const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+const BINARY: [(&str, u32); 6] = [
+    ("Ki", 10),
+    ("Mi", 20),
+    ("Gi", 30),
+    ("Ti", 40),
+    ("Pi", 50),
+    ("Ei", 60),
+];
 const DECIMAL: [(&str, u32); 6] = [("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
 impl Amount {
@@ -32,7 +39,9 @@ impl Amount {
     /// Reads Kubernetes' notation (`100m`, `1.5Gi`, `2e3`); `None` when it is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
+            .unwrap_or(text.len());
         let (number, suffix) = text.split_at(end);
         let negative = number.starts_with('-');
         let digits = number.trim_start_matches(['+', '-']);
@@ -52,7 +61,14 @@ impl Amount {
                 "m" => (1, -3),
                 "u" => (1, -6),
                 "n" => (1, -9),
-                _ => (1, suffix.strip_prefix(['e', 'E'])?.parse().ok().filter(|power: &i32| power.abs() <= 18)?),
+                _ => (
+                    1,
+                    suffix
+                        .strip_prefix(['e', 'E'])?
+                        .parse()
+                        .ok()
+                        .filter(|power: &i32| power.abs() <= 18)?,
+                ),
             }
         };
         let power = exponent + 3 - i32::try_from(scale).ok()?;
@@ -106,9 +122,18 @@ mod tests {
 
     #[test]
     fn notations() {
-        for (text, thousandths) in
-            [("1", 1000), ("100m", 100), ("1.5", 1500), ("1Ki", 1_024_000), ("1.5Gi", 1_610_612_736_000), ("2e3", 2_000_000), ("5k", 5_000_000), ("1u", 1), ("-2", -2000), (".5", 500)]
-        {
+        for (text, thousandths) in [
+            ("1", 1000),
+            ("100m", 100),
+            ("1.5", 1500),
+            ("1Ki", 1_024_000),
+            ("1.5Gi", 1_610_612_736_000),
+            ("2e3", 2_000_000),
+            ("5k", 5_000_000),
+            ("1u", 1),
+            ("-2", -2000),
+            (".5", 500),
+        ] {
             assert_eq!(Amount::parse(text), Some(Amount(thousandths)), "{text}");
         }
         for text in ["", "x", "1x", "Ki", "1.2.3"] {

@@ -43,7 +43,10 @@ pub struct Queue<T> {
 
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Self {
-        Self { state: Arc::clone(&self.state), notify: Arc::clone(&self.notify) }
+        Self {
+            state: Arc::clone(&self.state),
+            notify: Arc::clone(&self.notify),
+        }
     }
 }
 
@@ -169,8 +172,13 @@ impl<T: QueueKey> Queue<T> {
 
     /// Takes keys and hands them to `reconcile`, at most `workers` at the same time, until cancelled.
     /// A failed key comes back after an exponential back-off.
-    pub async fn drive<F, Fut>(self, name: &'static str, workers: usize, cancel: CancellationToken, reconcile: F)
-    where
+    pub async fn drive<F, Fut>(
+        self,
+        name: &'static str,
+        workers: usize,
+        cancel: CancellationToken,
+        reconcile: F,
+    ) where
         F: Fn(T) -> Fut,
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {

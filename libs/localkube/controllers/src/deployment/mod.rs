@@ -10,8 +10,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch};
-use serde_json::json;
+use kube::api::DeleteParams;
 
 use crate::context::Context;
 use crate::hash::template_hash;
@@ -26,7 +25,11 @@ pub async fn run(context: Context, queue: Queue<Key>) {
     let cancel = context.cancel.clone();
     let workers = context.config.workers;
     let again = queue.clone();
-    queue.drive(COMPONENT, workers, cancel, move |key| reconcile(context.clone(), again.clone(), key)).await;
+    queue
+        .drive(COMPONENT, workers, cancel, move |key| {
+            reconcile(context.clone(), again.clone(), key)
+        })
+        .await;
 }
 
 /// Connects the queue to what it depends on; call before the caches start.
@@ -45,7 +48,10 @@ pub fn watch(context: &Context) -> Queue<Key> {
             && let Some(owner) = controller_of(&**set)
             && owner.kind == "Deployment"
         {
-            owners.add(Key::new(set.metadata.namespace.clone().unwrap_or_default(), &owner.name));
+            owners.add(Key::new(
+                set.metadata.namespace.clone().unwrap_or_default(),
+                &owner.name,
+            ));
         }
     });
     // A Recreate roll-out goes on when the last old Pod is gone.
@@ -80,14 +86,18 @@ impl Sets {
     }
 
     fn of(context: &Context, deployment: &Deployment) -> Self {
-        let owned = context.replica_sets.owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
+        let owned = context
+            .replica_sets
+            .owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
         let (new, old) = revision::split(deployment, owned);
         Self { new, old }
     }
 }
 
 async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Result<()> {
-    let Some(found) = context.deployments.get(&key) else { return Ok(()) };
+    let Some(found) = context.deployments.get(&key) else {
+        return Ok(());
+    };
     let mut deployment = (*found).clone();
     let now = Timestamp::now();
     let mut sets = Sets::of(&context, &deployment);
@@ -98,7 +108,11 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     if status::note_paused(&mut deployment, now) {
         deployment = (*context.deployments.replace_status(&deployment).await?).clone();
     }
-    let paused = deployment.spec.as_ref().and_then(|spec| spec.paused).unwrap_or(false);
+    let paused = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.paused)
+        .unwrap_or(false);
     if paused || resized(&deployment, &sets) {
         sync_new(&context, &mut deployment, &mut sets, false).await?;
         scale_all(&context, &deployment, &sets).await?;
@@ -114,16 +128,27 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     let sets = Sets::of(&context, &deployment);
     let next = status::rollout(&deployment, sets.new.as_deref(), &sets.all(), Timestamp::now());
     let after = write(&context, &deployment, next).await?;
-    if status::complete(&after, after.status.as_ref().unwrap_or(&DeploymentStatus::default())) {
+    if status::complete(
+        &after,
+        after.status.as_ref().unwrap_or(&DeploymentStatus::default()),
+    ) {
         clean_up(&context, &after, &sets.old).await?;
     }
-    if let Some(wait) = after.status.as_ref().and_then(|status| status::check_again(&after, status, Timestamp::now())) {
+    if let Some(wait) = after
+        .status
+        .as_ref()
+        .and_then(|status| status::check_again(&after, status, Timestamp::now()))
+    {
         queue.add_after(key, wait);
     }
     Ok(())
 }
 
-async fn write(context: &Context, deployment: &Deployment, next: DeploymentStatus) -> anyhow::Result<Arc<Deployment>> {
+async fn write(
+    context: &Context,
+    deployment: &Deployment,
+    next: DeploymentStatus,
+) -> anyhow::Result<Arc<Deployment>> {
     let mut changed = deployment.clone();
     if changed.status.as_ref() == Some(&next) {
         return Ok(Arc::new(changed));
@@ -137,7 +162,11 @@ fn resized(deployment: &Deployment, sets: &Sets) -> bool {
     sets.all()
         .iter()
         .filter(|set| rolling::replicas(set) > 0)
-        .filter_map(|set| revision::annotation(&set.metadata, revision::DESIRED)?.parse::<i32>().ok())
+        .filter_map(|set| {
+            revision::annotation(&set.metadata, revision::DESIRED)?
+                .parse::<i32>()
+                .ok()
+        })
         .any(|desired| desired != wanted)
 }
 
@@ -158,7 +187,9 @@ async fn roll_out(context: &Context, deployment: &mut Deployment, sets: &mut Set
         return Ok(());
     }
     sync_new(context, deployment, sets, true).await?;
-    let Some(new) = sets.new.clone() else { return Ok(()) };
+    let Some(new) = sets.new.clone() else {
+        return Ok(());
+    };
     let others = sets.old.iter().map(|set| rolling::replicas(set)).sum();
     let size = rolling::new_size(deployment, rolling::replicas(&new), others);
     if size != rolling::replicas(&new) && scale(context, deployment, &new, size).await? {
@@ -171,21 +202,36 @@ async fn roll_out(context: &Context, deployment: &mut Deployment, sets: &mut Set
 }
 
 fn old_pods_run(context: &Context, old: &[Arc<ReplicaSet>]) -> bool {
-    old.iter().any(|set| context.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default()).iter().any(|pod| !pods::finished(pod)))
+    old.iter().any(|set| {
+        context
+            .pods
+            .owned_by(set.metadata.uid.as_deref().unwrap_or_default())
+            .iter()
+            .any(|pod| !pods::finished(pod))
+    })
 }
 
 async fn scale_all(context: &Context, deployment: &Deployment, sets: &Sets) -> anyhow::Result<()> {
     let wanted = rolling::wanted(deployment);
-    let active: Vec<Arc<ReplicaSet>> = sets.all().into_iter().filter(|set| rolling::replicas(set) > 0).collect();
+    let active: Vec<Arc<ReplicaSet>> = sets
+        .all()
+        .into_iter()
+        .filter(|set| rolling::replicas(set) > 0)
+        .collect();
     if active.len() <= 1 {
-        let only = active.into_iter().next().or_else(|| sets.new.clone()).or_else(|| sets.old.last().cloned());
+        let only = active
+            .into_iter()
+            .next()
+            .or_else(|| sets.new.clone())
+            .or_else(|| sets.old.last().cloned());
         if let Some(set) = only {
             scale(context, deployment, &set, wanted).await?;
         }
         return Ok(());
     }
     let saturated = sets.new.as_ref().is_some_and(|new| {
-        let desired = revision::annotation(&new.metadata, revision::DESIRED).and_then(|text| text.parse().ok());
+        let desired =
+            revision::annotation(&new.metadata, revision::DESIRED).and_then(|text| text.parse().ok());
         rolling::replicas(new) == wanted && desired == Some(wanted) && rolling::available(new) == wanted
     });
     if saturated {
@@ -200,7 +246,10 @@ async fn scale_all(context: &Context, deployment: &Deployment, sets: &Sets) -> a
             .map(|(set, size)| (set.metadata.name.clone().unwrap_or_default(), size))
             .collect();
         for set in &active {
-            let size = sizes.get(set.metadata.name.as_deref().unwrap_or_default()).copied().unwrap_or(rolling::replicas(set));
+            let size = sizes
+                .get(set.metadata.name.as_deref().unwrap_or_default())
+                .copied()
+                .unwrap_or(rolling::replicas(set));
             scale(context, deployment, set, size).await?;
         }
     }
@@ -208,10 +257,17 @@ async fn scale_all(context: &Context, deployment: &Deployment, sets: &Sets) -> a
 }
 
 /// Sets a size and the annotations that remember why; says whether the size changed.
-async fn scale(context: &Context, deployment: &Deployment, set: &ReplicaSet, size: i32) -> anyhow::Result<bool> {
+async fn scale(
+    context: &Context,
+    deployment: &Deployment,
+    set: &ReplicaSet,
+    size: i32,
+) -> anyhow::Result<bool> {
     let before = rolling::replicas(set);
     let notes = revision::size_annotations(deployment);
-    let noted = notes.iter().all(|(name, value)| revision::annotation(&set.metadata, name) == Some(value));
+    let noted = notes
+        .iter()
+        .all(|(name, value)| revision::annotation(&set.metadata, name) == Some(value));
     if before == size && noted {
         return Ok(false);
     }
@@ -233,14 +289,30 @@ async fn scale(context: &Context, deployment: &Deployment, set: &ReplicaSet, siz
 }
 
 /// Finds or makes the ReplicaSet of the current template and keeps revision and annotations right.
-async fn sync_new(context: &Context, deployment: &mut Deployment, sets: &mut Sets, make: bool) -> anyhow::Result<()> {
-    let next = sets.old.iter().map(|set| revision::revision(&set.metadata)).max().unwrap_or(0) + 1;
+async fn sync_new(
+    context: &Context,
+    deployment: &mut Deployment,
+    sets: &mut Sets,
+    make: bool,
+) -> anyhow::Result<()> {
+    let next = sets
+        .old
+        .iter()
+        .map(|set| revision::revision(&set.metadata))
+        .max()
+        .unwrap_or(0)
+        + 1;
     let now = Timestamp::now();
     if let Some(new) = &sets.new {
         let own = new.metadata.annotations.clone().unwrap_or_default();
         let wanted = revision::wanted_annotations(deployment, Some(&own), next);
         let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
-        let ready_differs = new.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0) != min_ready.unwrap_or(0);
+        let ready_differs = new
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.min_ready_seconds)
+            .unwrap_or(0)
+            != min_ready.unwrap_or(0);
         let mut found = Arc::clone(new);
         if wanted != own || ready_differs {
             let mut changed = (**new).clone();
@@ -251,7 +323,13 @@ async fn sync_new(context: &Context, deployment: &mut Deployment, sets: &mut Set
         }
         note_revision(context, deployment, revision::revision(&found.metadata)).await?;
         let name = found.metadata.name.clone().unwrap_or_default();
-        if status::note_new_set(deployment, true, "FoundNewReplicaSet", format!("Found new replica set \"{name}\""), now) {
+        if status::note_new_set(
+            deployment,
+            true,
+            "FoundNewReplicaSet",
+            format!("Found new replica set \"{name}\""),
+            now,
+        ) {
             *deployment = (*context.deployments.replace_status(deployment).await?).clone();
         }
         return Ok(());
@@ -267,7 +345,9 @@ async fn sync_new(context: &Context, deployment: &mut Deployment, sets: &mut Set
             let size = rolling::replicas(&created);
             if size > 0 {
                 let text = format!("Scaled up replica set {name} from 0 to {size}");
-                context.events.normal(COMPONENT, deployment, "ScalingReplicaSet", text);
+                context
+                    .events
+                    .normal(COMPONENT, deployment, "ScalingReplicaSet", text);
             }
             sets.new = Some(created);
         }
@@ -282,12 +362,20 @@ async fn sync_new(context: &Context, deployment: &mut Deployment, sets: &mut Set
             if status::note_new_set(deployment, false, "ReplicaSetCreateError", text.clone(), now) {
                 context.deployments.replace_status(deployment).await?;
             }
-            context.events.warning(COMPONENT, deployment, "ReplicaSetCreateError", text);
+            context
+                .events
+                .warning(COMPONENT, deployment, "ReplicaSetCreateError", text);
             return Err(error.into());
         }
     }
     note_revision(context, deployment, next).await?;
-    if status::note_new_set(deployment, true, "NewReplicaSetCreated", format!("Created new replica set \"{name}\""), now) {
+    if status::note_new_set(
+        deployment,
+        true,
+        "NewReplicaSetCreated",
+        format!("Created new replica set \"{name}\""),
+        now,
+    ) {
         *deployment = (*context.deployments.replace_status(deployment).await?).clone();
     }
     Ok(())
@@ -297,28 +385,44 @@ async fn note_revision(context: &Context, deployment: &mut Deployment, number: i
     if revision::revision(&deployment.metadata) == number {
         return Ok(());
     }
-    let patch = json!({"metadata": {"uid": deployment.metadata.uid, "annotations": {revision::REVISION: number.to_string()}}});
-    let after = context.deployments.patch(&Key::of(deployment), &Patch::Merge(patch)).await?;
-    deployment.metadata.annotations.clone_from(&after.metadata.annotations);
-    deployment.metadata.resource_version.clone_from(&after.metadata.resource_version);
+    // Through the status, as the main resource would count the annotation as a new generation.
+    deployment
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert(revision::REVISION.to_owned(), number.to_string());
+    *deployment = (*context.deployments.replace_status(deployment).await?).clone();
     Ok(())
 }
 
 fn make_set(deployment: &Deployment, sets: &Sets, next: i64) -> anyhow::Result<ReplicaSet> {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let collisions = deployment
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count);
     let hash = template_hash(&spec.template, collisions)?;
     let mut template = spec.template;
-    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    let labels = template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
     labels.insert(revision::TEMPLATE_HASH.to_owned(), hash.clone());
     let labels = labels.clone();
     let mut selector = spec.selector;
-    selector.match_labels.get_or_insert_default().insert(revision::TEMPLATE_HASH.to_owned(), hash.clone());
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(revision::TEMPLATE_HASH.to_owned(), hash.clone());
     let name = deployment.metadata.name.as_deref().unwrap_or_default();
     let others = sets.old.iter().map(|set| rolling::replicas(set)).sum();
     Ok(ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", name.chars().take(252 - hash.len()).collect::<String>())),
+            name: Some(format!(
+                "{}-{hash}",
+                name.chars().take(252 - hash.len()).collect::<String>()
+            )),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(revision::wanted_annotations(deployment, None, next)),
@@ -337,15 +441,30 @@ fn make_set(deployment: &Deployment, sets: &Sets, next: i64) -> anyhow::Result<R
 
 /// Deletes the oldest empty ReplicaSets beyond `revisionHistoryLimit`.
 async fn clean_up(context: &Context, deployment: &Deployment, old: &[Arc<ReplicaSet>]) -> anyhow::Result<()> {
-    let limit = deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit).unwrap_or(10);
-    let Ok(limit) = usize::try_from(limit) else { return Ok(()) };
-    let mut candidates: Vec<&Arc<ReplicaSet>> = old.iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect();
+    let limit = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.revision_history_limit)
+        .unwrap_or(10);
+    let Ok(limit) = usize::try_from(limit) else {
+        return Ok(());
+    };
+    let mut candidates: Vec<&Arc<ReplicaSet>> = old
+        .iter()
+        .filter(|set| set.metadata.deletion_timestamp.is_none())
+        .collect();
     candidates.sort_by_key(|set| revision::revision(&set.metadata));
     let surplus = candidates.len().saturating_sub(limit);
     for set in candidates.into_iter().take(surplus) {
-        let idle = rolling::replicas(set) == 0 && set.status.as_ref().is_none_or(|status| status.replicas == 0);
-        if idle && set.status.as_ref().and_then(|status| status.observed_generation) >= set.metadata.generation {
-            context.replica_sets.delete(set, DeleteParams::background()).await?;
+        let idle =
+            rolling::replicas(set) == 0 && set.status.as_ref().is_none_or(|status| status.replicas == 0);
+        if idle
+            && set.status.as_ref().and_then(|status| status.observed_generation) >= set.metadata.generation
+        {
+            context
+                .replica_sets
+                .delete(set, DeleteParams::background())
+                .await?;
         }
     }
     Ok(())

@@ -37,7 +37,9 @@ pub fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 /// The revision that an object's annotation says, 0 without one.
 #[must_use]
 pub fn revision(meta: &ObjectMeta) -> i64 {
-    annotation(meta, REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    annotation(meta, REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
@@ -61,10 +63,15 @@ pub fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
 
 /// Splits ReplicaSets into the one of the current template (the oldest, should there be several) and the others, oldest first.
 #[must_use]
-pub fn split(deployment: &Deployment, mut sets: Vec<Arc<ReplicaSet>>) -> (Option<Arc<ReplicaSet>>, Vec<Arc<ReplicaSet>>) {
+pub fn split(
+    deployment: &Deployment,
+    mut sets: Vec<Arc<ReplicaSet>>,
+) -> (Option<Arc<ReplicaSet>>, Vec<Arc<ReplicaSet>>) {
     sets.sort_by(|a, b| {
         let time = |set: &ReplicaSet| set.metadata.creation_timestamp.clone();
-        time(a).cmp(&time(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        time(a)
+            .cmp(&time(b))
+            .then_with(|| a.metadata.name.cmp(&b.metadata.name))
     });
     let template = deployment.spec.as_ref().map(|spec| &spec.template);
     let is_new = |set: &Arc<ReplicaSet>| {
@@ -78,7 +85,11 @@ pub fn split(deployment: &Deployment, mut sets: Vec<Arc<ReplicaSet>>) -> (Option
 
 /// The annotations that the newest ReplicaSet should have; `revision` is one more than all old ones.
 #[must_use]
-pub fn wanted_annotations(deployment: &Deployment, own: Option<&BTreeMap<String, String>>, revision_number: i64) -> BTreeMap<String, String> {
+pub fn wanted_annotations(
+    deployment: &Deployment,
+    own: Option<&BTreeMap<String, String>>,
+    revision_number: i64,
+) -> BTreeMap<String, String> {
     let mut all = own.cloned().unwrap_or_default();
     let exists = own.is_some();
     for (name, value) in deployment.metadata.annotations.iter().flatten() {
@@ -86,10 +97,15 @@ pub fn wanted_annotations(deployment: &Deployment, own: Option<&BTreeMap<String,
             all.insert(name.clone(), value.clone());
         }
     }
-    let before = all.get(REVISION).and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
+    let before = all
+        .get(REVISION)
+        .and_then(|text| text.parse::<i64>().ok())
+        .unwrap_or(0);
     if before < revision_number {
         if exists && before > 0 {
-            let history = all.get(HISTORY).map_or_else(|| before.to_string(), |history| format!("{history},{before}"));
+            let history = all
+                .get(HISTORY)
+                .map_or_else(|| before.to_string(), |history| format!("{history},{before}"));
             all.insert(HISTORY.to_owned(), history);
         }
         all.insert(REVISION.to_owned(), revision_number.to_string());
@@ -104,7 +120,10 @@ pub fn wanted_annotations(deployment: &Deployment, own: Option<&BTreeMap<String,
 #[must_use]
 pub fn size_annotations(deployment: &Deployment) -> BTreeMap<String, String> {
     let wanted = wanted(deployment);
-    BTreeMap::from([(DESIRED.to_owned(), wanted.to_string()), (MAX.to_owned(), (wanted + max_surge(deployment)).to_string())])
+    BTreeMap::from([
+        (DESIRED.to_owned(), wanted.to_string()),
+        (MAX.to_owned(), (wanted + max_surge(deployment)).to_string()),
+    ])
 }
 
 #[cfg(test)]
@@ -114,9 +133,10 @@ mod tests {
 
     #[test]
     fn a_roll_back_remembers_the_earlier_revision() {
-        let deployment: Deployment = serde_json::from_value(json!({"metadata": {"annotations": {"a": "b", REVISION: "4"}},
+        let deployment: Deployment =
+            serde_json::from_value(json!({"metadata": {"annotations": {"a": "b", REVISION: "4"}},
             "spec": {"replicas": 2, "selector": {}, "template": {}}}))
-        .unwrap();
+            .unwrap();
         let own = BTreeMap::from([(REVISION.to_owned(), "1".to_owned())]);
         let wanted = wanted_annotations(&deployment, Some(&own), 5);
         assert_eq!(wanted.get(REVISION).map(String::as_str), Some("5"));
@@ -127,7 +147,8 @@ mod tests {
     #[test]
     fn the_hash_label_does_not_count() {
         let a: PodTemplateSpec = serde_json::from_value(json!({"metadata": {"labels": {"x": "y"}}})).unwrap();
-        let b: PodTemplateSpec = serde_json::from_value(json!({"metadata": {"labels": {"x": "y", TEMPLATE_HASH: "h"}}})).unwrap();
+        let b: PodTemplateSpec =
+            serde_json::from_value(json!({"metadata": {"labels": {"x": "y", TEMPLATE_HASH: "h"}}})).unwrap();
         assert!(same_template(&a, &b));
     }
 }

@@ -16,13 +16,20 @@ pub fn replicas(set: &ReplicaSet) -> i32 {
 /// `status.availableReplicas`
 #[must_use]
 pub fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+    set.status
+        .as_ref()
+        .and_then(|status| status.available_replicas)
+        .unwrap_or(0)
 }
 
 /// `spec.replicas` of the Deployment
 #[must_use]
 pub fn wanted(deployment: &Deployment) -> i32 {
-    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+    deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1)
 }
 
 /// Whether the strategy is `RollingUpdate`.
@@ -47,17 +54,30 @@ pub fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
 }
 
 fn fence(deployment: &Deployment) -> (i32, i32) {
-    let rolling = deployment.spec.as_ref().and_then(|spec| spec.strategy.as_ref()).and_then(|strategy| strategy.rolling_update.clone()).unwrap_or_default();
+    let rolling = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.strategy.as_ref())
+        .and_then(|strategy| strategy.rolling_update.clone())
+        .unwrap_or_default();
     let total = wanted(deployment);
     let surge = scaled(rolling.max_surge.as_ref(), total, true);
     let unavailable = scaled(rolling.max_unavailable.as_ref(), total, false);
-    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+    if surge == 0 && unavailable == 0 {
+        (0, 1)
+    } else {
+        (surge, unavailable)
+    }
 }
 
 /// Pods above `spec.replicas` that a roll-out may run.
 #[must_use]
 pub fn max_surge(deployment: &Deployment) -> i32 {
-    if is_rolling(deployment) { fence(deployment).0 } else { 0 }
+    if is_rolling(deployment) {
+        fence(deployment).0
+    } else {
+        0
+    }
 }
 
 /// Pods below `spec.replicas` that a roll-out may lack.
@@ -77,12 +97,20 @@ pub fn new_size(deployment: &Deployment, new: i32, others: i32) -> i32 {
         return wanted;
     }
     let room = wanted + max_surge(deployment) - others - new;
-    if room <= 0 { new } else { new + room.min(wanted - new) }
+    if room <= 0 {
+        new
+    } else {
+        new + room.min(wanted - new)
+    }
 }
 
 /// New sizes of old ReplicaSets (oldest first) that a roll-out shrinks now.
 #[must_use]
-pub fn shrink_old(deployment: &Deployment, old: &[Arc<ReplicaSet>], new: &ReplicaSet) -> Vec<(Arc<ReplicaSet>, i32)> {
+pub fn shrink_old(
+    deployment: &Deployment,
+    old: &[Arc<ReplicaSet>],
+    new: &ReplicaSet,
+) -> Vec<(Arc<ReplicaSet>, i32)> {
     let mut sizes: Vec<i32> = old.iter().map(|set| replicas(set)).collect();
     let total_old: i32 = sizes.iter().sum();
     if total_old == 0 {
@@ -106,20 +134,30 @@ pub fn shrink_old(deployment: &Deployment, old: &[Arc<ReplicaSet>], new: &Replic
         *size -= drop;
         spare -= drop;
     }
-    old.iter().zip(sizes).filter(|(set, size)| replicas(set) != *size).map(|(set, size)| (Arc::clone(set), size)).collect()
+    old.iter()
+        .zip(sizes)
+        .filter(|(set, size)| replicas(set) != *size)
+        .map(|(set, size)| (Arc::clone(set), size))
+        .collect()
 }
 
 /// New sizes when `spec.replicas` changed in the middle of a roll-out: every ReplicaSet in proportion.
 #[must_use]
 pub fn proportional(deployment: &Deployment, active: &[Arc<ReplicaSet>]) -> Vec<(Arc<ReplicaSet>, i32)> {
     let wanted = wanted(deployment);
-    let allowed = if wanted > 0 { wanted + max_surge(deployment) } else { 0 };
+    let allowed = if wanted > 0 {
+        wanted + max_surge(deployment)
+    } else {
+        0
+    };
     let total: i32 = active.iter().map(|set| replicas(set)).sum();
     let add = allowed - total;
     let mut sets: Vec<Arc<ReplicaSet>> = active.to_vec();
     sets.sort_by(|a, b| {
         let age = a.metadata.creation_timestamp.cmp(&b.metadata.creation_timestamp);
-        replicas(b).cmp(&replicas(a)).then(if add > 0 { age.reverse() } else { age })
+        replicas(b)
+            .cmp(&replicas(a))
+            .then(if add > 0 { age.reverse() } else { age })
     });
     let mut added = 0;
     let mut sizes: Vec<i32> = sets
@@ -133,10 +171,22 @@ pub fn proportional(deployment: &Deployment, active: &[Arc<ReplicaSet>]) -> Vec<
                 .or_else(|| annotation(&set.metadata, DESIRED))
                 .and_then(|text| text.parse().ok())
                 .filter(|max| *max > 0)
-                .unwrap_or_else(|| deployment.status.as_ref().and_then(|status| status.replicas).unwrap_or(size).max(1));
-            let share = (2 * i64::from(size) * i64::from(wanted + max_surge(deployment)) + i64::from(before)) / (2 * i64::from(before));
+                .unwrap_or_else(|| {
+                    deployment
+                        .status
+                        .as_ref()
+                        .and_then(|status| status.replicas)
+                        .unwrap_or(size)
+                        .max(1)
+                });
+            let share = (2 * i64::from(size) * i64::from(wanted + max_surge(deployment)) + i64::from(before))
+                / (2 * i64::from(before));
             let change = i32::try_from(share).unwrap_or(i32::MAX) - size;
-            let change = if add > 0 { change.min(add - added) } else { change.max(add - added) };
+            let change = if add > 0 {
+                change.min(add - added)
+            } else {
+                change.max(add - added)
+            };
             added += change;
             size + change
         })
@@ -144,7 +194,10 @@ pub fn proportional(deployment: &Deployment, active: &[Arc<ReplicaSet>]) -> Vec<
     if let Some(first) = sizes.first_mut() {
         *first = (*first + add - added).max(0);
     }
-    sets.into_iter().zip(sizes).filter(|(set, size)| replicas(set) != *size).collect()
+    sets.into_iter()
+        .zip(sizes)
+        .filter(|(set, size)| replicas(set) != *size)
+        .collect()
 }
 
 #[cfg(test)]
@@ -161,8 +214,10 @@ mod tests {
 
     fn set(name: &str, replicas: i32, available: i32) -> Arc<ReplicaSet> {
         Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {}},
-                "status": {"replicas": replicas, "availableReplicas": available}}))
+            serde_json::from_value(
+                json!({"metadata": {"name": name}, "spec": {"replicas": replicas, "selector": {}},
+                "status": {"replicas": replicas, "availableReplicas": available}}),
+            )
             .unwrap(),
         )
     }
@@ -187,7 +242,13 @@ mod tests {
     fn unhealthy_old_pods_go_first() {
         let d = deployment(4, json!(1), json!(1));
         let shrunk = shrink_old(&d, &[set("a", 2, 2), set("b", 2, 0)], &set("n", 1, 0));
-        assert_eq!(shrunk.iter().map(|(set, size)| (set.metadata.name.as_deref().unwrap(), *size)).collect::<Vec<_>>(), [("b", 1)]);
+        assert_eq!(
+            shrunk
+                .iter()
+                .map(|(set, size)| (set.metadata.name.as_deref().unwrap(), *size))
+                .collect::<Vec<_>>(),
+            [("b", 1)]
+        );
     }
 
     proptest! {

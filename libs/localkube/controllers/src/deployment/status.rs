@@ -24,7 +24,11 @@ fn condition(kind: &str, status: &str, reason: &str, message: String, now: Times
 }
 
 fn find<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
-    status.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind)
 }
 
 /// Puts a condition last unless it says nothing new; the time of transition stays when only the reason is new.
@@ -51,21 +55,41 @@ fn remove(status: &mut DeploymentStatus, kind: &str) {
 }
 
 fn deadline(deployment: &Deployment) -> Option<i64> {
-    deployment.spec.as_ref()?.progress_deadline_seconds.filter(|seconds| *seconds != i32::MAX).map(i64::from)
+    deployment
+        .spec
+        .as_ref()?
+        .progress_deadline_seconds
+        .filter(|seconds| *seconds != i32::MAX)
+        .map(i64::from)
 }
 
 /// Numbers and the `Available` condition.
 #[must_use]
-pub fn counts(deployment: &Deployment, new: Option<&ReplicaSet>, all: &[Arc<ReplicaSet>], now: Timestamp) -> DeploymentStatus {
+pub fn counts(
+    deployment: &Deployment,
+    new: Option<&ReplicaSet>,
+    all: &[Arc<ReplicaSet>],
+    now: Timestamp,
+) -> DeploymentStatus {
     let before = deployment.status.clone().unwrap_or_default();
     let sum = |get: &dyn Fn(&ReplicaSet) -> i32| all.iter().map(|set| get(set)).sum::<i32>();
     let some = |number: i32| (number > 0).then_some(number);
     let is_available = sum(&available);
     let mut status = DeploymentStatus {
         observed_generation: deployment.metadata.generation,
-        replicas: some(sum(&|set| set.status.as_ref().map_or(0, |status| status.replicas))),
-        updated_replicas: some(new.and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas)),
-        ready_replicas: some(sum(&|set| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0))),
+        replicas: some(sum(&|set| {
+            set.status.as_ref().map_or(0, |status| status.replicas)
+        })),
+        updated_replicas: some(
+            new.and_then(|set| set.status.as_ref())
+                .map_or(0, |status| status.replicas),
+        ),
+        ready_replicas: some(sum(&|set| {
+            set.status
+                .as_ref()
+                .and_then(|status| status.ready_replicas)
+                .unwrap_or(0)
+        })),
         available_replicas: some(is_available),
         unavailable_replicas: some(sum(&replicas) - is_available),
         terminating_replicas: all
@@ -76,11 +100,22 @@ pub fn counts(deployment: &Deployment, new: Option<&ReplicaSet>, all: &[Arc<Repl
         conditions: before.conditions,
     };
     let (value, reason, text) = if is_available >= wanted(deployment) - max_unavailable(deployment) {
-        ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        (
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
-        ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+        (
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        )
     };
-    set(&mut status, condition("Available", value, reason, text.to_owned(), now));
+    set(
+        &mut status,
+        condition("Available", value, reason, text.to_owned(), now),
+    );
     status
 }
 
@@ -103,7 +138,9 @@ fn progressing(before: &DeploymentStatus, after: &DeploymentStatus) -> bool {
 }
 
 fn timed_out(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp) -> bool {
-    let Some(found) = find(status, "Progressing") else { return false };
+    let Some(found) = find(status, "Progressing") else {
+        return false;
+    };
     match found.reason.as_deref() {
         Some(AVAILABLE_REASON) => false,
         Some(TIMED_OUT) => true,
@@ -115,7 +152,12 @@ fn timed_out(deployment: &Deployment, status: &DeploymentStatus, now: Timestamp)
 
 /// Numbers and all conditions while a roll-out may be under way.
 #[must_use]
-pub fn rollout(deployment: &Deployment, new: Option<&ReplicaSet>, all: &[Arc<ReplicaSet>], now: Timestamp) -> DeploymentStatus {
+pub fn rollout(
+    deployment: &Deployment,
+    new: Option<&ReplicaSet>,
+    all: &[Arc<ReplicaSet>],
+    now: Timestamp,
+) -> DeploymentStatus {
     let before = deployment.status.clone().unwrap_or_default();
     let mut status = counts(deployment, new, all, now);
     if deadline(deployment).is_none() {
@@ -123,29 +165,68 @@ pub fn rollout(deployment: &Deployment, new: Option<&ReplicaSet>, all: &[Arc<Rep
     }
     let current = find(&before, "Progressing").cloned();
     let settled = status.replicas == status.updated_replicas
-        && current.as_ref().is_some_and(|condition| condition.reason.as_deref() == Some(AVAILABLE_REASON));
+        && current
+            .as_ref()
+            .is_some_and(|condition| condition.reason.as_deref() == Some(AVAILABLE_REASON));
     if deadline(deployment).is_some() && !settled {
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
         let subject = new.map_or_else(
             || format!("Deployment \"{name}\""),
-            |new| format!("ReplicaSet \"{}\"", new.metadata.name.as_deref().unwrap_or_default()),
+            |new| {
+                format!(
+                    "ReplicaSet \"{}\"",
+                    new.metadata.name.as_deref().unwrap_or_default()
+                )
+            },
         );
         if complete(deployment, &status) {
-            set(&mut status, condition("Progressing", "True", AVAILABLE_REASON, format!("{subject} has successfully progressed."), now));
+            set(
+                &mut status,
+                condition(
+                    "Progressing",
+                    "True",
+                    AVAILABLE_REASON,
+                    format!("{subject} has successfully progressed."),
+                    now,
+                ),
+            );
         } else if progressing(&before, &status) {
-            let mut new = condition("Progressing", "True", "ReplicaSetUpdated", format!("{subject} is progressing."), now);
+            let mut new = condition(
+                "Progressing",
+                "True",
+                "ReplicaSetUpdated",
+                format!("{subject} is progressing."),
+                now,
+            );
             if let Some(current) = current.filter(|current| current.status == "True") {
                 new.last_transition_time = current.last_transition_time;
             }
             remove(&mut status, "Progressing");
             set(&mut status, new);
         } else if timed_out(deployment, &status, now) {
-            set(&mut status, condition("Progressing", "False", TIMED_OUT, format!("{subject} has timed out progressing."), now));
+            set(
+                &mut status,
+                condition(
+                    "Progressing",
+                    "False",
+                    TIMED_OUT,
+                    format!("{subject} has timed out progressing."),
+                    now,
+                ),
+            );
         }
     }
-    let failure = new.into_iter().chain(all.iter().map(|set| &**set)).find_map(|set| {
-        set.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == "ReplicaFailure")
-    });
+    let failure = new
+        .into_iter()
+        .chain(all.iter().map(|set| &**set))
+        .find_map(|set| {
+            set.status
+                .as_ref()?
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == "ReplicaFailure")
+        });
     match failure {
         Some(found) => set(
             &mut status,
@@ -164,7 +245,13 @@ pub fn rollout(deployment: &Deployment, new: Option<&ReplicaSet>, all: &[Arc<Rep
 }
 
 /// Says that a new ReplicaSet was made, found, or could not be made.
-pub fn note_new_set(deployment: &mut Deployment, ok: bool, reason: &str, message: String, now: Timestamp) -> bool {
+pub fn note_new_set(
+    deployment: &mut Deployment,
+    ok: bool,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> bool {
     if deadline(deployment).is_none() {
         return false;
     }
@@ -172,7 +259,16 @@ pub fn note_new_set(deployment: &mut Deployment, ok: bool, reason: &str, message
     if reason == "FoundNewReplicaSet" && find(status, "Progressing").is_some() {
         return false;
     }
-    set(status, condition("Progressing", if ok { "True" } else { "False" }, reason, message, now));
+    set(
+        status,
+        condition(
+            "Progressing",
+            if ok { "True" } else { "False" },
+            reason,
+            message,
+            now,
+        ),
+    );
     true
 }
 
@@ -181,17 +277,39 @@ pub fn note_paused(deployment: &mut Deployment, now: Timestamp) -> bool {
     if deadline(deployment).is_none() {
         return false;
     }
-    let paused = deployment.spec.as_ref().and_then(|spec| spec.paused).unwrap_or(false);
+    let paused = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.paused)
+        .unwrap_or(false);
     let status = deployment.status.get_or_insert_default();
     let reason = find(status, "Progressing").and_then(|condition| condition.reason.clone());
     match (paused, reason.as_deref()) {
         (_, Some(TIMED_OUT)) | (true, Some("DeploymentPaused")) => false,
         (true, _) => {
-            set(status, condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused".to_owned(), now));
+            set(
+                status,
+                condition(
+                    "Progressing",
+                    "Unknown",
+                    "DeploymentPaused",
+                    "Deployment is paused".to_owned(),
+                    now,
+                ),
+            );
             true
         }
         (false, Some("DeploymentPaused")) => {
-            set(status, condition("Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed".to_owned(), now));
+            set(
+                status,
+                condition(
+                    "Progressing",
+                    "Unknown",
+                    "DeploymentResumed",
+                    "Deployment is resumed".to_owned(),
+                    now,
+                ),
+            );
             true
         }
         (false, _) => false,
@@ -219,15 +337,19 @@ mod tests {
     }
 
     fn deployment(status: Value) -> Deployment {
-        serde_json::from_value(json!({"metadata": {"name": "d", "generation": 1}, "status": status,
-            "spec": {"replicas": 2, "selector": {}, "template": {}, "progressDeadlineSeconds": 600}}))
+        serde_json::from_value(
+            json!({"metadata": {"name": "d", "generation": 1}, "status": status,
+            "spec": {"replicas": 2, "selector": {}, "template": {}, "progressDeadlineSeconds": 600}}),
+        )
         .unwrap()
     }
 
     fn new_set(available: i32) -> Arc<ReplicaSet> {
         Arc::new(
-            serde_json::from_value(json!({"metadata": {"name": "d-1"}, "spec": {"replicas": 2, "selector": {}},
-                "status": {"replicas": 2, "readyReplicas": available, "availableReplicas": available}}))
+            serde_json::from_value(
+                json!({"metadata": {"name": "d-1"}, "spec": {"replicas": 2, "selector": {}},
+                "status": {"replicas": 2, "readyReplicas": available, "availableReplicas": available}}),
+            )
             .unwrap(),
         )
     }

@@ -49,7 +49,13 @@ pub fn format(indexes: &BTreeSet<i32>) -> String {
 /// The completion index that a Pod carries.
 #[must_use]
 pub fn of(pod: &Pod) -> Option<i32> {
-    pod.metadata.annotations.as_ref()?.get(COMPLETION_INDEX)?.parse().ok().filter(|index| *index >= 0)
+    pod.metadata
+        .annotations
+        .as_ref()?
+        .get(COMPLETION_INDEX)?
+        .parse()
+        .ok()
+        .filter(|index| *index >= 0)
 }
 
 #[cfg(test)]

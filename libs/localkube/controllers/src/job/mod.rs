@@ -29,7 +29,11 @@ pub async fn run(context: Context, queue: Queue<Key>) {
     let cancel = context.cancel.clone();
     let workers = context.config.workers;
     let again = queue.clone();
-    queue.drive(COMPONENT, workers, cancel, move |key| reconcile(context.clone(), again.clone(), key)).await;
+    queue
+        .drive(COMPONENT, workers, cancel, move |key| {
+            reconcile(context.clone(), again.clone(), key)
+        })
+        .await;
 }
 
 /// Connects the queue to what it depends on; call before the caches start.
@@ -48,7 +52,10 @@ pub fn watch(context: &Context) -> Queue<Key> {
             && let Some(owner) = controller_of(&**pod)
             && owner.kind == "Job"
         {
-            owners.add(Key::new(pod.metadata.namespace.clone().unwrap_or_default(), &owner.name));
+            owners.add(Key::new(
+                pod.metadata.namespace.clone().unwrap_or_default(),
+                &owner.name,
+            ));
         }
     });
     queue
@@ -62,29 +69,54 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     if foreign.is_some_and(|manager| manager != "kubernetes.io/job-controller") {
         return Ok(());
     }
-    let all = context.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
+    let all = context
+        .pods
+        .owned_by(job.metadata.uid.as_deref().unwrap_or_default());
     if plan::over(&job) {
-        release(&context, &all.into_iter().filter(|pod| plan::tracked(pod)).collect::<Vec<_>>()).await?;
+        release(
+            &context,
+            &all.into_iter()
+                .filter(|pod| plan::tracked(pod))
+                .collect::<Vec<_>>(),
+        )
+        .await?;
         return ttl::expire(&context, &queue, &job).await;
     }
     let now = Timestamp::now();
     let mut plan = plan::plan(&job, &all, now);
     let mut failure = None;
 
-    let stops = plan.stop.iter().map(|pod| context.pods.delete(pod, DeleteParams::background()));
-    failure = join_all(stops).await.into_iter().filter_map(Result::err).next().or(failure);
+    let stops = plan
+        .stop
+        .iter()
+        .map(|pod| context.pods.delete(pod, DeleteParams::background()));
+    failure = join_all(stops)
+        .await
+        .into_iter()
+        .filter_map(Result::err)
+        .next()
+        .or(failure);
     if failure.is_some() {
         plan.end = None;
     }
     for pod in &plan.delete {
         release(&context, std::slice::from_ref(pod)).await?;
         context.pods.delete(pod, DeleteParams::background()).await?;
-        context.events.normal(COMPONENT, &*job, "SuccessfulDelete", format!("Deleted pod: {}", name_of(pod)));
+        context.events.normal(
+            COMPONENT,
+            &*job,
+            "SuccessfulDelete",
+            format!("Deleted pod: {}", name_of(pod)),
+        );
     }
     let (created, refused) = create(&context, &job, &plan.create).await;
     if let Some(error) = refused {
         let missing = i32::try_from(plan.create.len() - created).unwrap_or(0);
-        plan.status.active = plan.status.active.map(|active| active - missing).filter(|active| *active > 0);
+        plan.status.active = plan
+            .status
+            .active
+            .map(|active| active - missing)
+            .filter(|active| *active > 0);
         failure = Some(error);
     }
     if let Some((reason, message)) = plan.event {
@@ -105,7 +137,9 @@ fn plan_again(context: &Context, key: &Key, now: Timestamp) -> Option<Duration> 
     if plan::over(&job) {
         return ttl::left(&job, now);
     }
-    let all = context.pods.owned_by(job.metadata.uid.as_deref().unwrap_or_default());
+    let all = context
+        .pods
+        .owned_by(job.metadata.uid.as_deref().unwrap_or_default());
     plan::plan(&job, &all, now).again
 }
 
@@ -118,7 +152,11 @@ async fn record(context: &Context, job: &Job, plan: plan::Plan, now: Timestamp) 
     }
     release(context, &plan.release).await?;
     let mut status = current.status.clone().unwrap_or_default();
-    let gone: Vec<&str> = plan.release.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+    let gone: Vec<&str> = plan
+        .release
+        .iter()
+        .filter_map(|pod| pod.metadata.uid.as_deref())
+        .collect();
     let mut changed = plan::settle(&mut status, |uid| !gone.contains(&uid));
     let mut finished = false;
     if let Some(end) = &plan.end
@@ -132,9 +170,16 @@ async fn record(context: &Context, job: &Job, plan: plan::Plan, now: Timestamp) 
         let current = context.jobs.replace_status(&current).await?;
         if let Some(end) = plan.end.filter(|_| finished) {
             if end.type_ == "Complete" {
-                context.events.normal(COMPONENT, &*current, "Completed", "Job completed");
+                context
+                    .events
+                    .normal(COMPONENT, &*current, "Completed", "Job completed");
             } else {
-                context.events.warning(COMPONENT, &*current, end.reason.as_deref().unwrap_or_default(), end.message.unwrap_or_default());
+                context.events.warning(
+                    COMPONENT,
+                    &*current,
+                    end.reason.as_deref().unwrap_or_default(),
+                    end.message.unwrap_or_default(),
+                );
             }
         }
     }
@@ -167,7 +212,10 @@ async fn release_orphans(context: &Context, key: &Key) -> anyhow::Result<()> {
         .pods
         .in_namespace(&key.namespace)
         .into_iter()
-        .filter(|pod| plan::tracked(pod) && controller_of(&**pod).is_some_and(|owner| owner.kind == "Job" && owner.name == key.name))
+        .filter(|pod| {
+            plan::tracked(pod)
+                && controller_of(&**pod).is_some_and(|owner| owner.kind == "Job" && owner.name == key.name)
+        })
         .collect();
     release(context, &orphans).await
 }
@@ -179,18 +227,31 @@ async fn create(context: &Context, job: &Job, wanted: &[Option<i32>]) -> (usize,
     let mut batch = FIRST_BATCH;
     while created < wanted.len() {
         let end = (created + batch).min(wanted.len());
-        let pods: Vec<Pod> = wanted[created..end].iter().map(|index| pod_of(job, *index)).collect();
+        let pods: Vec<Pod> = wanted[created..end]
+            .iter()
+            .map(|index| pod_of(job, *index))
+            .collect();
         let results = join_all(pods.iter().map(|pod| context.pods.create(namespace, pod))).await;
         let mut first_error = None;
         for result in results {
             match result {
                 Ok(pod) => {
                     created += 1;
-                    context.events.normal(COMPONENT, job, "SuccessfulCreate", format!("Created pod: {}", name_of(&pod)));
+                    context.events.normal(
+                        COMPONENT,
+                        job,
+                        "SuccessfulCreate",
+                        format!("Created pod: {}", name_of(&pod)),
+                    );
                 }
                 Err(error) => {
                     if !namespace_terminating(&error) {
-                        context.events.warning(COMPONENT, job, "FailedCreate", format!("Error creating: {}", api_message(&error)));
+                        context.events.warning(
+                            COMPONENT,
+                            job,
+                            "FailedCreate",
+                            format!("Error creating: {}", api_message(&error)),
+                        );
                     }
                     first_error.get_or_insert(error);
                 }
@@ -213,10 +274,17 @@ fn api_message(error: &kube::Error) -> String {
 
 fn pod_of(job: &Job, index: Option<i32>) -> Pod {
     let name = job.metadata.name.as_deref().unwrap_or_default();
-    let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+    let template = job
+        .spec
+        .as_ref()
+        .map(|spec| spec.template.clone())
+        .unwrap_or_default();
     let mut pod = pods::from_template(job, &template, name);
     let finalizers = pod.metadata.finalizers.get_or_insert_default();
-    if !finalizers.iter().any(|finalizer| finalizer == plan::TRACKING_FINALIZER) {
+    if !finalizers
+        .iter()
+        .any(|finalizer| finalizer == plan::TRACKING_FINALIZER)
+    {
         finalizers.push(plan::TRACKING_FINALIZER.to_owned());
     }
     if let Some(index) = index {
@@ -224,8 +292,14 @@ fn pod_of(job: &Job, index: Option<i32>) -> Pod {
         let tail = format!("-{text}-");
         let head: String = name.chars().take(58 - tail.len()).collect();
         pod.metadata.generate_name = Some(format!("{head}{tail}"));
-        pod.metadata.annotations.get_or_insert_default().insert(indexes::COMPLETION_INDEX.to_owned(), text.clone());
-        pod.metadata.labels.get_or_insert_default().insert(indexes::COMPLETION_INDEX.to_owned(), text);
+        pod.metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(indexes::COMPLETION_INDEX.to_owned(), text.clone());
+        pod.metadata
+            .labels
+            .get_or_insert_default()
+            .insert(indexes::COMPLETION_INDEX.to_owned(), text);
         if let Some(spec) = &mut pod.spec {
             spec.hostname = Some(format!("{name}-{index}"));
             index_environment(spec);
@@ -236,14 +310,25 @@ fn pod_of(job: &Job, index: Option<i32>) -> Pod {
 
 fn index_environment(spec: &mut PodSpec) {
     const NAME: &str = "JOB_COMPLETION_INDEX";
-    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+    for container in spec
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+    {
         let env = container.env.get_or_insert_default();
         if env.iter().all(|variable| variable.name != NAME) {
-            let field = ObjectFieldSelector { api_version: None, field_path: format!("metadata.labels['{}']", indexes::COMPLETION_INDEX) };
+            let field = ObjectFieldSelector {
+                api_version: None,
+                field_path: format!("metadata.labels['{}']", indexes::COMPLETION_INDEX),
+            };
             env.push(EnvVar {
                 name: NAME.to_owned(),
                 value: None,
-                value_from: Some(EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() }),
+                value_from: Some(EnvVarSource {
+                    field_ref: Some(field),
+                    ..EnvVarSource::default()
+                }),
             });
         }
     }

@@ -48,7 +48,11 @@ pub struct Plan {
 /// Whether the Pod carries the tracking finalizer.
 #[must_use]
 pub fn tracked(pod: &Pod) -> bool {
-    pod.metadata.finalizers.iter().flatten().any(|name| name == TRACKING_FINALIZER)
+    pod.metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|name| name == TRACKING_FINALIZER)
 }
 
 /// A condition of a Job that is true since now.
@@ -67,17 +71,29 @@ pub fn condition(kind: &str, status: &str, reason: &str, message: &str, now: Tim
 /// A condition that is true.
 #[must_use]
 pub fn true_condition<'a>(status: &'a JobStatus, kind: &str) -> Option<&'a JobCondition> {
-    status.conditions.iter().flatten().find(|condition| condition.type_ == kind && condition.status == "True")
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 /// Whether the Job is over.
 #[must_use]
 pub fn over(job: &Job) -> bool {
-    job.status.as_ref().is_some_and(|status| true_condition(status, "Complete").is_some() || true_condition(status, "Failed").is_some())
+    job.status.as_ref().is_some_and(|status| {
+        true_condition(status, "Complete").is_some() || true_condition(status, "Failed").is_some()
+    })
 }
 
 fn again_as(target: &JobCondition, kind: &str, now: Timestamp) -> JobCondition {
-    condition(kind, "True", target.reason.as_deref().unwrap_or_default(), target.message.as_deref().unwrap_or_default(), now)
+    condition(
+        kind,
+        "True",
+        target.reason.as_deref().unwrap_or_default(),
+        target.message.as_deref().unwrap_or_default(),
+        now,
+    )
 }
 
 /// Everything that the steps of one pass read.
@@ -101,11 +117,13 @@ impl Pass<'_> {
     }
 
     fn replaces_only_failed(&self) -> bool {
-        self.spec.pod_replacement_policy.as_deref() == Some("Failed") || self.spec.pod_failure_policy.is_some()
+        self.spec.pod_replacement_policy.as_deref() == Some("Failed")
+            || self.spec.pod_failure_policy.is_some()
     }
 
     fn failed(&self, pod: &Pod) -> bool {
-        pods::phase(pod) == "Failed" || (!self.replaces_only_failed() && pods::terminating(pod) && pods::phase(pod) != "Succeeded")
+        pods::phase(pod) == "Failed"
+            || (!self.replaces_only_failed() && pods::terminating(pod) && pods::phase(pod) != "Succeeded")
     }
 
     fn valid_index(&self, pod: &Pod) -> bool {
@@ -113,7 +131,9 @@ impl Pass<'_> {
     }
 
     fn new_succeeded(&self) -> usize {
-        let fresh = |pod: &&Arc<Pod>| tracked(pod) && !self.uncounted_succeeded.contains(uid(pod)) && pods::phase(pod) == "Succeeded";
+        let fresh = |pod: &&Arc<Pod>| {
+            tracked(pod) && !self.uncounted_succeeded.contains(uid(pod)) && pods::phase(pod) == "Succeeded"
+        };
         self.pods.iter().filter(fresh).count()
     }
 
@@ -142,7 +162,9 @@ impl Pass<'_> {
         if failures == 0 {
             return None;
         }
-        let wait = FIRST_BACKOFF.saturating_mul(2u32.saturating_pow(u32::try_from(failures - 1).unwrap_or(u32::MAX))).min(LAST_BACKOFF);
+        let wait = FIRST_BACKOFF
+            .saturating_mul(2u32.saturating_pow(u32::try_from(failures - 1).unwrap_or(u32::MAX)))
+            .min(LAST_BACKOFF);
         let since = Duration::try_from(self.now.duration_since(*last)).unwrap_or_default();
         wait.checked_sub(since).filter(|left| !left.is_zero())
     }
@@ -150,17 +172,24 @@ impl Pass<'_> {
     fn failed_indexes(&self) -> Option<BTreeSet<i32>> {
         let limit = usize::try_from(self.spec.backoff_limit_per_index?).unwrap_or(0);
         let mut found = indexes::parse(
-            self.job.status.as_ref().and_then(|status| status.failed_indexes.as_deref()).unwrap_or_default(),
+            self.job
+                .status
+                .as_ref()
+                .and_then(|status| status.failed_indexes.as_deref())
+                .unwrap_or_default(),
             self.completions(),
         );
         let failures = |index: i32| {
-            self.pods.iter().filter(move |pod| indexes::of(pod) == Some(index) && self.failed(pod)).fold((0, false), |(count, fatal), pod| {
-                match policy::judge(self.job, pod) {
-                    policy::Verdict::Ignore => (count, fatal),
-                    policy::Verdict::FailIndex => (count + 1, true),
-                    _ => (count + 1, fatal),
-                }
-            })
+            self.pods
+                .iter()
+                .filter(move |pod| indexes::of(pod) == Some(index) && self.failed(pod))
+                .fold((0, false), |(count, fatal), pod| {
+                    match policy::judge(self.job, pod) {
+                        policy::Verdict::Ignore => (count, fatal),
+                        policy::Verdict::FailIndex => (count + 1, true),
+                        _ => (count + 1, fatal),
+                    }
+                })
         };
         let seen: BTreeSet<i32> = self.pods.iter().filter_map(|pod| indexes::of(pod)).collect();
         found.extend(seen.into_iter().filter(|index| {
@@ -171,14 +200,27 @@ impl Pass<'_> {
     }
 
     fn over_restarts(&self) -> bool {
-        let on_failure = self.spec.template.spec.as_ref().is_some_and(|spec| spec.restart_policy.as_deref() == Some("OnFailure"));
+        let on_failure = self
+            .spec
+            .template
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.restart_policy.as_deref() == Some("OnFailure"));
         if !on_failure {
             return false;
         }
         let limit = self.spec.backoff_limit.unwrap_or(6);
-        let restarts: i32 =
-            self.pods.iter().filter(|pod| matches!(pods::phase(pod), "Running" | "Pending")).map(|pod| pods::restarts(pod)).sum();
-        if limit == 0 { restarts > 0 } else { restarts >= limit }
+        let restarts: i32 = self
+            .pods
+            .iter()
+            .filter(|pod| matches!(pods::phase(pod), "Running" | "Pending"))
+            .map(|pod| pods::restarts(pod))
+            .sum();
+        if limit == 0 {
+            restarts > 0
+        } else {
+            restarts >= limit
+        }
     }
 
     fn deadline(&self, status: &JobStatus) -> Option<Duration> {
@@ -193,13 +235,30 @@ impl Pass<'_> {
 }
 
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_deref())
+        .unwrap_or_default();
     let ends: Option<Vec<Timestamp>> = statuses
         .iter()
-        .map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0))
+        .map(|status| {
+            status
+                .state
+                .as_ref()?
+                .terminated
+                .as_ref()?
+                .finished_at
+                .as_ref()
+                .map(|time| time.0)
+        })
         .collect();
     ends.and_then(|ends| ends.into_iter().max())
-        .or_else(|| pods::condition(pod, "Ready").filter(|(status, _)| *status == "False").and_then(|(_, since)| since))
+        .or_else(|| {
+            pods::condition(pod, "Ready")
+                .filter(|(status, _)| *status == "False")
+                .and_then(|(_, since)| since)
+        })
         .or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|time| time.0))
         .or_else(|| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
@@ -207,7 +266,9 @@ fn ended_at(pod: &Pod) -> Option<Timestamp> {
 /// Decides. `pods` are the Pods that the Job controls.
 #[must_use]
 pub fn plan(job: &Job, all: &[Arc<Pod>], now: Timestamp) -> Plan {
-    let Some(spec) = &job.spec else { return Plan::default() };
+    let Some(spec) = &job.spec else {
+        return Plan::default();
+    };
     let before = job.status.clone().unwrap_or_default();
     let uncounted = before.uncounted_terminated_pods.clone().unwrap_or_default();
     let mut sorted: Vec<Arc<Pod>> = all.to_vec();
@@ -232,27 +293,52 @@ fn decide(pass: &Pass<'_>, before: JobStatus) -> Plan {
     let mut status = before.clone();
     let mut plan = Plan::default();
     let suspended = spec.suspend == Some(true);
-    let running: Vec<Arc<Pod>> = pass.pods.iter().filter(|pod| pods::active(pod)).cloned().collect();
+    let running: Vec<Arc<Pod>> = pass
+        .pods
+        .iter()
+        .filter(|pod| pods::active(pod))
+        .cloned()
+        .collect();
     let mut active = count(running.len());
     let mut ready = count(running.iter().filter(|pod| pods::ready(pod)).count());
-    let mut terminating = count(pass.pods.iter().filter(|pod| pods::terminating(pod) && !pods::finished(pod)).count());
-    let mut succeeded = before.succeeded.unwrap_or(0) + count(pass.new_succeeded()) + count(pass.uncounted_succeeded.len());
+    let mut terminating = count(
+        pass.pods
+            .iter()
+            .filter(|pod| pods::terminating(pod) && !pods::finished(pod))
+            .count(),
+    );
+    let mut succeeded =
+        before.succeeded.unwrap_or(0) + count(pass.new_succeeded()) + count(pass.uncounted_succeeded.len());
     let failed = before.failed.unwrap_or(0) + count(pass.new_failed()) + count(pass.uncounted_failed.len());
     if status.start_time.is_none() && !suspended {
         status.start_time = Some(pods::time(now));
     }
 
-    let previous = indexes::parse(before.completed_indexes.as_deref().unwrap_or_default(), pass.completions());
+    let previous = indexes::parse(
+        before.completed_indexes.as_deref().unwrap_or_default(),
+        pass.completions(),
+    );
     let mut done_indexes = previous;
     let mut failed_indexes = None;
     if pass.indexed {
-        let fresh = pass.pods.iter().filter(|pod| pods::phase(pod) == "Succeeded" && tracked(pod) && pass.valid_index(pod));
+        let fresh = pass
+            .pods
+            .iter()
+            .filter(|pod| pods::phase(pod) == "Succeeded" && tracked(pod) && pass.valid_index(pod));
         done_indexes.extend(fresh.filter_map(|pod| indexes::of(pod)));
         succeeded = count(done_indexes.len());
         failed_indexes = pass.failed_indexes();
     }
 
-    let mut end = ending(pass, &before, &status, failed, &done_indexes, failed_indexes.as_ref(), &mut plan.again);
+    let mut end = ending(
+        pass,
+        &before,
+        &status,
+        failed,
+        &done_indexes,
+        failed_indexes.as_ref(),
+        &mut plan.again,
+    );
     let mut suspend_changed = false;
     if end.is_some() {
         for pod in &running {
@@ -268,7 +354,20 @@ fn decide(pass: &Pass<'_>, before: JobStatus) -> Plan {
             let mut remove = removable(pass, &running, surplus);
             remove.truncate(if suspended { usize::MAX } else { CHANGED_AT_ONCE });
             if remove.is_empty() {
-                create(pass, &mut plan, wanted - active - if pass.replaces_only_failed() { terminating } else { 0 }, &running, &done_indexes, failed_indexes.as_ref());
+                create(
+                    pass,
+                    &mut plan,
+                    wanted
+                        - active
+                        - if pass.replaces_only_failed() {
+                            terminating
+                        } else {
+                            0
+                        },
+                    &running,
+                    &done_indexes,
+                    failed_indexes.as_ref(),
+                );
                 active += count(plan.create.len());
             } else {
                 active -= count(remove.len());
@@ -282,7 +381,13 @@ fn decide(pass: &Pass<'_>, before: JobStatus) -> Plan {
             Some(completions) => succeeded >= completions && active == 0,
         };
         if complete {
-            end = Some(condition("SuccessCriteriaMet", "True", "CompletionsReached", "Reached expected number of succeeded pods", now));
+            end = Some(condition(
+                "SuccessCriteriaMet",
+                "True",
+                "CompletionsReached",
+                "Reached expected number of succeeded pods",
+                now,
+            ));
         } else if pass.job.metadata.deletion_timestamp.is_none() {
             suspend_changed = set_suspended(&mut status, suspended, now, &mut plan.event);
         }
@@ -343,24 +448,39 @@ fn ending(
     if let Some(found) = true_condition(before, "FailureTarget") {
         return Some(again_as(found, "Failed", now));
     }
-    let by_policy = pass.pods.iter().filter(|pod| pass.failed(pod)).find_map(|pod| match policy::judge(pass.job, pod) {
-        policy::Verdict::FailJob(message) => Some(message),
-        _ => None,
-    });
+    let by_policy =
+        pass.pods
+            .iter()
+            .filter(|pod| pass.failed(pod))
+            .find_map(|pod| match policy::judge(pass.job, pod) {
+                policy::Verdict::FailJob(message) => Some(message),
+                _ => None,
+            });
     if let Some(message) = by_policy {
         return fail("PodFailurePolicy", &message);
     }
     if failed > pass.spec.backoff_limit.unwrap_or(6) || pass.over_restarts() {
-        return fail("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        return fail(
+            "BackoffLimitExceeded",
+            "Job has reached the specified backoff limit",
+        );
     }
     match pass.deadline(status) {
-        Some(left) if left.is_zero() => return fail("DeadlineExceeded", "Job was active longer than specified deadline"),
+        Some(left) if left.is_zero() => {
+            return fail(
+                "DeadlineExceeded",
+                "Job was active longer than specified deadline",
+            );
+        }
         left => *again = left,
     }
     if let Some(failed) = failed_indexes {
         let many = count(failed.len());
         if pass.spec.max_failed_indexes.is_some_and(|limit| many > limit) {
-            return fail("MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes");
+            return fail(
+                "MaxFailedIndexesExceeded",
+                "Job has exceeded the specified maximal number of failed indexes",
+            );
         }
         if many > 0 && many + count(done.len()) >= pass.completions() {
             return fail("FailedIndexes", "Job has failed indexes");
@@ -369,7 +489,13 @@ fn ending(
     if pass.indexed
         && let Some(message) = policy::success(pass.job, done)
     {
-        return Some(condition("SuccessCriteriaMet", "True", "SuccessPolicy", &message, now));
+        return Some(condition(
+            "SuccessCriteriaMet",
+            "True",
+            "SuccessPolicy",
+            &message,
+            now,
+        ));
     }
     None
 }
@@ -389,10 +515,15 @@ fn removable(pass: &Pass<'_>, running: &[Arc<Pod>], surplus: usize) -> Vec<Arc<P
     let mut remove = Vec::new();
     let mut left: Vec<Arc<Pod>> = running.to_vec();
     if pass.indexed {
-        left.sort_by(|a, b| indexes::of(a).cmp(&indexes::of(b)).then_with(|| pods::removal_order(b, a)));
+        left.sort_by(|a, b| {
+            indexes::of(a)
+                .cmp(&indexes::of(b))
+                .then_with(|| pods::removal_order(b, a))
+        });
         let mut seen = BTreeSet::new();
-        let (keep, drop): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|pod| pass.valid_index(pod) && indexes::of(pod).is_some_and(|index| seen.insert(index)));
+        let (keep, drop): (Vec<_>, Vec<_>) = left.into_iter().partition(|pod| {
+            pass.valid_index(pod) && indexes::of(pod).is_some_and(|index| seen.insert(index))
+        });
         left = keep;
         remove = drop;
     }
@@ -404,8 +535,17 @@ fn removable(pass: &Pass<'_>, running: &[Arc<Pod>], surplus: usize) -> Vec<Arc<P
     remove
 }
 
-fn create(pass: &Pass<'_>, plan: &mut Plan, missing: i32, running: &[Arc<Pod>], done: &BTreeSet<i32>, failed: Option<&BTreeSet<i32>>) {
-    let Ok(missing) = usize::try_from(missing) else { return };
+fn create(
+    pass: &Pass<'_>,
+    plan: &mut Plan,
+    missing: i32,
+    running: &[Arc<Pod>],
+    done: &BTreeSet<i32>,
+    failed: Option<&BTreeSet<i32>>,
+) {
+    let Ok(missing) = usize::try_from(missing) else {
+        return;
+    };
     if missing == 0 {
         return;
     }
@@ -424,21 +564,48 @@ fn create(pass: &Pass<'_>, plan: &mut Plan, missing: i32, running: &[Arc<Pod>], 
     taken.extend(done);
     taken.extend(failed.into_iter().flatten());
     if pass.replaces_only_failed() {
-        taken.extend(pass.pods.iter().filter(|pod| pods::terminating(pod) && !pods::finished(pod)).filter_map(|pod| indexes::of(pod)));
+        taken.extend(
+            pass.pods
+                .iter()
+                .filter(|pod| pods::terminating(pod) && !pods::finished(pod))
+                .filter_map(|pod| indexes::of(pod)),
+        );
     }
-    plan.create = (0..pass.completions()).filter(|index| !taken.contains(index)).take(missing).map(Some).collect();
+    plan.create = (0..pass.completions())
+        .filter(|index| !taken.contains(index))
+        .take(missing)
+        .map(Some)
+        .collect();
 }
 
-fn set_suspended(status: &mut JobStatus, suspended: bool, now: Timestamp, event: &mut Option<(&'static str, &'static str)>) -> bool {
+fn set_suspended(
+    status: &mut JobStatus,
+    suspended: bool,
+    now: Timestamp,
+    event: &mut Option<(&'static str, &'static str)>,
+) -> bool {
     let wanted = if suspended { "True" } else { "False" };
-    let (reason, message, short) =
-        if suspended { ("JobSuspended", "Job suspended", "Suspended") } else { ("JobResumed", "Job resumed", "Resumed") };
-    let found = status.conditions.iter_mut().flatten().find(|condition| condition.type_ == "Suspended");
+    let (reason, message, short) = if suspended {
+        ("JobSuspended", "Job suspended", "Suspended")
+    } else {
+        ("JobResumed", "Job resumed", "Resumed")
+    };
+    let found = status
+        .conditions
+        .iter_mut()
+        .flatten()
+        .find(|condition| condition.type_ == "Suspended");
     match found {
         Some(found) if found.status == wanted => return false,
         Some(found) => *found = condition("Suspended", wanted, reason, message, now),
         None if !suspended => return false,
-        None => status.conditions.get_or_insert_default().push(condition("Suspended", wanted, reason, message, now)),
+        None => status.conditions.get_or_insert_default().push(condition(
+            "Suspended",
+            wanted,
+            reason,
+            message,
+            now,
+        )),
     }
     if !suspended {
         status.start_time = Some(pods::time(now));
@@ -449,7 +616,12 @@ fn set_suspended(status: &mut JobStatus, suspended: bool, now: Timestamp, event:
 
 /// Puts ended Pods into the status and lists those that lose their finalizer.
 fn count_ended(pass: &Pass<'_>, plan: &mut Plan, status: &mut JobStatus, end: Option<&JobCondition>) {
-    let with_finalizer: BTreeSet<&str> = pass.pods.iter().filter(|pod| tracked(pod)).map(|pod| uid(pod)).collect();
+    let with_finalizer: BTreeSet<&str> = pass
+        .pods
+        .iter()
+        .filter(|pod| tracked(pod))
+        .map(|pod| uid(pod))
+        .collect();
     plan.write |= settle(status, |uid| with_finalizer.contains(uid));
     let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
     let mut total = 0;
@@ -459,7 +631,8 @@ fn count_ended(pass: &Pass<'_>, plan: &mut Plan, status: &mut JobStatus, end: Op
         }
         let considered_failed = pass.failed(pod);
         let succeeded = pods::phase(pod) == "Succeeded";
-        let releasable = pass.job.metadata.deletion_timestamp.is_some() || end.is_some() || succeeded || considered_failed;
+        let releasable =
+            pass.job.metadata.deletion_timestamp.is_some() || end.is_some() || succeeded || considered_failed;
         if !releasable {
             continue;
         }
@@ -489,7 +662,8 @@ fn count_ended(pass: &Pass<'_>, plan: &mut Plan, status: &mut JobStatus, end: Op
 
 /// Moves uids whose Pods lost the finalizer from the lists into the counters; says whether any did.
 pub fn settle(status: &mut JobStatus, still_tracked: impl Fn(&str) -> bool) -> bool {
-    let UncountedTerminatedPods { failed, succeeded } = status.uncounted_terminated_pods.take().unwrap_or_default();
+    let UncountedTerminatedPods { failed, succeeded } =
+        status.uncounted_terminated_pods.take().unwrap_or_default();
     let mut moved = false;
     let mut sort = |uids: Option<Vec<String>>, counter: &mut Option<i32>| {
         let (keep, gone): (Vec<_>, Vec<_>) = uids.into_iter().flatten().partition(|uid| still_tracked(uid));
@@ -508,7 +682,8 @@ pub fn settle(status: &mut JobStatus, still_tracked: impl Fn(&str) -> bool) -> b
 /// Adds the last condition when nothing is left to count or to wait for; says whether it did.
 pub fn finish(status: &mut JobStatus, end: &JobCondition, now: Timestamp) -> bool {
     let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
-    let waiting = uncounted.succeeded.map_or(0, |list| list.len()) + uncounted.failed.map_or(0, |list| list.len());
+    let waiting =
+        uncounted.succeeded.map_or(0, |list| list.len()) + uncounted.failed.map_or(0, |list| list.len());
     if waiting > 0 || status.terminating.unwrap_or(0) > 0 {
         return false;
     }

@@ -14,7 +14,10 @@ fn now() -> Timestamp {
 fn job(spec: Value, status: Value) -> Job {
     let mut spec = spec;
     spec["template"] = json!({"spec": {"containers": [], "restartPolicy": "Never"}});
-    serde_json::from_value(json!({"metadata": {"name": "j", "namespace": "n", "uid": "job"}, "spec": spec, "status": status})).unwrap()
+    serde_json::from_value(
+        json!({"metadata": {"name": "j", "namespace": "n", "uid": "job"}, "spec": spec, "status": status}),
+    )
+    .unwrap()
 }
 
 fn pod(uid: &str, phase: &str) -> Arc<Pod> {
@@ -30,12 +33,24 @@ fn pod_with(uid: &str, phase: &str, annotations: Value) -> Arc<Pod> {
 }
 
 fn condition_types(plan: &Plan) -> Vec<String> {
-    plan.status.conditions.iter().flatten().map(|condition| condition.type_.clone()).collect()
+    plan.status
+        .conditions
+        .iter()
+        .flatten()
+        .map(|condition| condition.type_.clone())
+        .collect()
 }
 
 #[test]
 fn a_new_job_creates_up_to_its_parallelism() {
-    let plan = plan(&job(json!({"completions": 5, "parallelism": 2, "backoffLimit": 6}), json!({})), &[], now());
+    let plan = plan(
+        &job(
+            json!({"completions": 5, "parallelism": 2, "backoffLimit": 6}),
+            json!({}),
+        ),
+        &[],
+        now(),
+    );
     assert_eq!(plan.create, vec![None, None]);
     assert_eq!(plan.status.active, Some(2));
     assert!(plan.status.start_time.is_some() && plan.write && plan.end.is_none());
@@ -44,19 +59,39 @@ fn a_new_job_creates_up_to_its_parallelism() {
 #[test]
 fn the_last_completions_need_fewer_pods() {
     let status = json!({"succeeded": 4, "startTime": "2026-01-01T00:00:00Z"});
-    let plan = plan(&job(json!({"completions": 5, "parallelism": 2, "backoffLimit": 6}), status), &[], now());
+    let plan = plan(
+        &job(
+            json!({"completions": 5, "parallelism": 2, "backoffLimit": 6}),
+            status,
+        ),
+        &[],
+        now(),
+    );
     assert_eq!(plan.create.len(), 1);
 }
 
 #[test]
 fn success_is_counted_before_the_job_completes() {
     let pods = [pod("a", "Succeeded")];
-    let mut plan = plan(&job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}), json!({"active": 1})), &pods, now());
+    let mut plan = plan(
+        &job(
+            json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}),
+            json!({"active": 1}),
+        ),
+        &pods,
+        now(),
+    );
     assert_eq!(condition_types(&plan), ["SuccessCriteriaMet"]);
-    assert_eq!(plan.status.uncounted_terminated_pods.as_ref().unwrap().succeeded, Some(vec!["a".to_owned()]));
+    assert_eq!(
+        plan.status.uncounted_terminated_pods.as_ref().unwrap().succeeded,
+        Some(vec!["a".to_owned()])
+    );
     assert_eq!(plan.release.len(), 1);
     let end = plan.end.take().unwrap();
-    assert!(!finish(&mut plan.status, &end, now()), "an uncounted pod holds the end back");
+    assert!(
+        !finish(&mut plan.status, &end, now()),
+        "an uncounted pod holds the end back"
+    );
     assert!(settle(&mut plan.status, |_| false));
     assert_eq!(plan.status.succeeded, Some(1));
     assert!(finish(&mut plan.status, &end, now()));
@@ -70,7 +105,10 @@ fn a_failure_waits_before_the_next_pod() {
     failed.status = serde_json::from_value(json!({"phase": "Failed", "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false,
         "restartCount": 0, "state": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:09:55Z"}}}]}))
     .unwrap();
-    let job = job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}), json!({"startTime": "2026-01-01T00:00:00Z"}));
+    let job = job(
+        json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}),
+        json!({"startTime": "2026-01-01T00:00:00Z"}),
+    );
     let plan = plan(&job, &[Arc::new(failed)], now());
     assert!(plan.create.is_empty());
     assert_eq!(plan.again, Some(std::time::Duration::from_secs(5)));
@@ -79,19 +117,32 @@ fn a_failure_waits_before_the_next_pod() {
 #[test]
 fn too_many_failures_fail_the_job_and_stop_the_rest() {
     let pods = [pod("a", "Failed"), pod("b", "Running")];
-    let plan = plan(&job(json!({"completions": 2, "parallelism": 2, "backoffLimit": 0}), json!({"active": 2})), &pods, now());
+    let plan = plan(
+        &job(
+            json!({"completions": 2, "parallelism": 2, "backoffLimit": 0}),
+            json!({"active": 2}),
+        ),
+        &pods,
+        now(),
+    );
     assert_eq!(condition_types(&plan), ["FailureTarget"]);
     assert_eq!(plan.stop.len(), 1);
     assert_eq!(plan.status.active, None);
     assert_eq!(plan.status.terminating, Some(1));
     let end = plan.end.unwrap();
-    assert_eq!((end.type_.as_str(), end.reason.as_deref()), ("Failed", Some("BackoffLimitExceeded")));
+    assert_eq!(
+        (end.type_.as_str(), end.reason.as_deref()),
+        ("Failed", Some("BackoffLimitExceeded"))
+    );
 }
 
 #[test]
 fn indexed_pods_fill_the_gaps() {
     let index = |value: &str| json!({"batch.kubernetes.io/job-completion-index": value});
-    let pods = [pod_with("a", "Succeeded", index("0")), pod_with("b", "Running", index("2"))];
+    let pods = [
+        pod_with("a", "Succeeded", index("0")),
+        pod_with("b", "Running", index("2")),
+    ];
     let spec = json!({"completions": 5, "parallelism": 3, "completionMode": "Indexed", "backoffLimit": 6});
     let plan = plan(&job(spec, json!({"active": 2})), &pods, now());
     assert_eq!(plan.create, vec![Some(1), Some(3)]);
@@ -102,7 +153,10 @@ fn indexed_pods_fill_the_gaps() {
 #[test]
 fn a_repeated_index_is_removed() {
     let index = json!({"batch.kubernetes.io/job-completion-index": "1"});
-    let pods = [pod_with("a", "Running", index.clone()), pod_with("b", "Pending", index)];
+    let pods = [
+        pod_with("a", "Running", index.clone()),
+        pod_with("b", "Pending", index),
+    ];
     let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimit": 6});
     let plan = plan(&job(spec, json!({"active": 2})), &pods, now());
     assert_eq!(plan.delete.len(), 1);
@@ -111,13 +165,26 @@ fn a_repeated_index_is_removed() {
 
 #[test]
 fn the_deadline_fails_the_job() {
-    let job = job(json!({"completions": 1, "backoffLimit": 6, "activeDeadlineSeconds": 60}), json!({"startTime": "2026-01-01T00:09:00Z"}));
-    assert_eq!(plan(&job, &[pod("a", "Running")], now()).end.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    let job = job(
+        json!({"completions": 1, "backoffLimit": 6, "activeDeadlineSeconds": 60}),
+        json!({"startTime": "2026-01-01T00:09:00Z"}),
+    );
+    assert_eq!(
+        plan(&job, &[pod("a", "Running")], now())
+            .end
+            .unwrap()
+            .reason
+            .as_deref(),
+        Some("DeadlineExceeded")
+    );
 }
 
 #[test]
 fn suspension_removes_pods_and_says_so() {
-    let job = job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 6, "suspend": true}), json!({}));
+    let job = job(
+        json!({"completions": 1, "parallelism": 1, "backoffLimit": 6, "suspend": true}),
+        json!({}),
+    );
     let plan = plan(&job, &[pod("a", "Running")], now());
     assert_eq!(plan.delete.len(), 1);
     assert_eq!(condition_types(&plan), ["Suspended"]);
@@ -127,6 +194,13 @@ fn suspension_removes_pods_and_says_so() {
 #[test]
 fn nothing_to_do_writes_nothing() {
     let status = json!({"active": 1, "ready": 0, "terminating": 0, "startTime": "2026-01-01T00:00:00Z"});
-    let plan = plan(&job(json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}), status), &[pod("a", "Running")], now());
+    let plan = plan(
+        &job(
+            json!({"completions": 1, "parallelism": 1, "backoffLimit": 6}),
+            status,
+        ),
+        &[pod("a", "Running")],
+        now(),
+    );
     assert!(!plan.write && plan.create.is_empty() && plan.release.is_empty() && plan.end.is_none());
 }

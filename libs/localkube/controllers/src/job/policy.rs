@@ -23,7 +23,13 @@ pub enum Verdict {
 /// Judges a failed Pod.
 #[must_use]
 pub fn judge(job: &Job, pod: &Pod) -> Verdict {
-    let Some(policy) = job.spec.as_ref().and_then(|spec| spec.pod_failure_policy.as_ref()) else { return Verdict::Count };
+    let Some(policy) = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.pod_failure_policy.as_ref())
+    else {
+        return Verdict::Count;
+    };
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     for (at, rule) in policy.rules.iter().enumerate() {
@@ -32,14 +38,26 @@ pub fn judge(job: &Job, pod: &Pod) -> Verdict {
                 format!("Container {container} for pod {namespace}/{name} failed with exit code {code} matching {} rule at index {at}", rule.action)
             })
         } else {
-            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+            let conditions = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.conditions.as_deref())
+                .unwrap_or_default();
             let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
             conditions
                 .iter()
                 .find(|condition| {
-                    patterns.iter().any(|pattern| pattern.type_ == condition.type_ && pattern.status.as_deref().unwrap_or("True") == condition.status)
+                    patterns.iter().any(|pattern| {
+                        pattern.type_ == condition.type_
+                            && pattern.status.as_deref().unwrap_or("True") == condition.status
+                    })
                 })
-                .map(|condition| format!("Pod {namespace}/{name} has condition {} matching {} rule at index {at}", condition.type_, rule.action))
+                .map(|condition| {
+                    format!(
+                        "Pod {namespace}/{name} has condition {} matching {} rule at index {at}",
+                        condition.type_, rule.action
+                    )
+                })
         };
         match (because, rule.action.as_str()) {
             (Some(message), "FailJob") => return Verdict::FailJob(message),
@@ -52,11 +70,17 @@ pub fn judge(job: &Job, pod: &Pod) -> Verdict {
     Verdict::Count
 }
 
-fn matching_container<'a>(pod: &'a Pod, requirement: &PodFailurePolicyOnExitCodesRequirement) -> Option<(&'a str, i32)> {
+fn matching_container<'a>(
+    pod: &'a Pod,
+    requirement: &PodFailurePolicyOnExitCodesRequirement,
+) -> Option<(&'a str, i32)> {
     let status = pod.status.as_ref()?;
     let matches = |container: &'a ContainerStatus| {
         let code = container.state.as_ref()?.terminated.as_ref()?.exit_code;
-        let named = requirement.container_name.as_ref().is_none_or(|name| *name == container.name);
+        let named = requirement
+            .container_name
+            .as_ref()
+            .is_none_or(|name| *name == container.name);
         let listed = requirement.values.contains(&code);
         let hit = match requirement.operator.as_str() {
             "In" => listed,
@@ -66,7 +90,9 @@ fn matching_container<'a>(pod: &'a Pod, requirement: &PodFailurePolicyOnExitCode
         (named && code != 0 && hit).then_some((container.name.as_str(), code))
     };
     let containers = status.container_statuses.iter().flatten();
-    containers.chain(status.init_container_statuses.iter().flatten()).find_map(matches)
+    containers
+        .chain(status.init_container_statuses.iter().flatten())
+        .find_map(matches)
 }
 
 /// The message of the first success rule that is met.
@@ -77,7 +103,9 @@ pub fn success(job: &Job, succeeded: &BTreeSet<i32>) -> Option<String> {
     if succeeded.is_empty() {
         return None;
     }
-    let enough = |count: Option<i32>, have: usize| count.is_some_and(|count| i32::try_from(have).unwrap_or(i32::MAX) >= count);
+    let enough = |count: Option<i32>, have: usize| {
+        count.is_some_and(|count| i32::try_from(have).unwrap_or(i32::MAX) >= count)
+    };
     policy
         .rules
         .iter()
@@ -98,13 +126,18 @@ mod tests {
     use serde_json::json;
 
     fn job(policy: serde_json::Value) -> Job {
-        serde_json::from_value(json!({"spec": {"completions": 5, "template": {}, "podFailurePolicy": {"rules": policy}}})).unwrap()
+        serde_json::from_value(
+            json!({"spec": {"completions": 5, "template": {}, "podFailurePolicy": {"rules": policy}}}),
+        )
+        .unwrap()
     }
 
     fn failed(code: i32) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"phase": "Failed",
+        serde_json::from_value(
+            json!({"metadata": {"name": "p", "namespace": "n"}, "status": {"phase": "Failed",
             "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"terminated": {"exitCode": code}}}]}}))
+                "state": {"terminated": {"exitCode": code}}}]}}),
+        )
         .unwrap()
     }
 
@@ -121,10 +154,15 @@ mod tests {
 
     #[test]
     fn success_rules() {
-        let job: Job = serde_json::from_value(json!({"spec": {"completions": 5, "template": {}, "successPolicy": {"rules": [
-            {"succeededIndexes": "0-2", "succeededCount": 2}]}}}))
+        let job: Job = serde_json::from_value(
+            json!({"spec": {"completions": 5, "template": {}, "successPolicy": {"rules": [
+            {"succeededIndexes": "0-2", "succeededCount": 2}]}}}),
+        )
         .unwrap();
         assert_eq!(success(&job, &[0, 4].into()), None);
-        assert_eq!(success(&job, &[0, 2].into()), Some("Matched rules at index 0".to_owned()));
+        assert_eq!(
+            success(&job, &[0, 2].into()),
+            Some("Matched rules at index 0".to_owned())
+        );
     }
 }

@@ -17,7 +17,8 @@ pub fn left(job: &Job, now: Timestamp) -> Option<Duration> {
     let seconds = u64::try_from(job.spec.as_ref()?.ttl_seconds_after_finished?).ok()?;
     let status = job.status.as_ref()?;
     let end = true_condition(status, "Complete").or_else(|| true_condition(status, "Failed"))?;
-    let since = Duration::try_from(now.duration_since(end.last_transition_time.as_ref()?.0)).unwrap_or_default();
+    let since =
+        Duration::try_from(now.duration_since(end.last_transition_time.as_ref()?.0)).unwrap_or_default();
     Some(Duration::from_secs(seconds).saturating_sub(since))
 }
 

@@ -19,7 +19,11 @@ pub async fn run(context: Context, queue: Queue<Key>) {
     let cancel = context.cancel.clone();
     let workers = context.config.workers;
     let again = queue.clone();
-    queue.drive(COMPONENT, workers, cancel, move |key| reconcile(context.clone(), again.clone(), key)).await;
+    queue
+        .drive(COMPONENT, workers, cancel, move |key| {
+            reconcile(context.clone(), again.clone(), key)
+        })
+        .await;
 }
 
 /// Connects the queue to what it depends on; call before the caches start.
@@ -38,26 +42,40 @@ pub fn watch(context: &Context) -> Queue<Key> {
             && let Some(owner) = controller_of(&**pod)
             && owner.kind == "ReplicaSet"
         {
-            owners.add(Key::new(pod.metadata.namespace.clone().unwrap_or_default(), &owner.name));
+            owners.add(Key::new(
+                pod.metadata.namespace.clone().unwrap_or_default(),
+                &owner.name,
+            ));
         }
     });
     queue
 }
 
 async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Result<()> {
-    let Some(set) = context.replica_sets.get(&key) else { return Ok(()) };
+    let Some(set) = context.replica_sets.get(&key) else {
+        return Ok(());
+    };
     let uid = set.metadata.uid.clone().unwrap_or_default();
     let plan = plan::plan(&set, &context.pods.owned_by(&uid));
     let created = create(&context, &set, plan.create).await;
-    let mut failure = created.as_ref().err().map(|error| ("FailedCreate", error.to_string()));
-    let deletes = plan.delete.iter().map(|pod| context.pods.delete(pod, DeleteParams::background()));
+    let mut failure = created
+        .as_ref()
+        .err()
+        .map(|error| ("FailedCreate", error.to_string()));
+    let deletes = plan
+        .delete
+        .iter()
+        .map(|pod| context.pods.delete(pod, DeleteParams::background()));
     for (pod, result) in plan.delete.iter().zip(join_all(deletes).await) {
         match result {
             Ok(()) => context.events.normal(
                 COMPONENT,
                 &*set,
                 "SuccessfulDelete",
-                format!("Deleted pod: {}", pod.metadata.name.as_deref().unwrap_or_default()),
+                format!(
+                    "Deleted pod: {}",
+                    pod.metadata.name.as_deref().unwrap_or_default()
+                ),
             ),
             Err(error) => failure = Some(("FailedDelete", error.to_string())),
         }
@@ -70,7 +88,11 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
         changed.status = Some(status);
         context.replica_sets.replace_status(&changed).await?;
     }
-    let min_ready = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    let min_ready = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.min_ready_seconds)
+        .unwrap_or(0);
     if let Some(after) = plan::next_available(&all, min_ready, now) {
         queue.add_after(key, after);
     }
@@ -80,16 +102,25 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
 async fn create(context: &Context, set: &ReplicaSet, wanted: usize) -> kube::Result<()> {
     let name = set.metadata.name.as_deref().unwrap_or_default();
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let template = set.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default();
+    let template = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.clone())
+        .unwrap_or_default();
     let (mut created, mut batch) = (0, 1);
     while created < wanted {
         let size = batch.min(wanted - created);
-        let made: Vec<_> = (0..size).map(|_| pods::from_template(set, &template, name)).collect();
+        let made: Vec<_> = (0..size)
+            .map(|_| pods::from_template(set, &template, name))
+            .collect();
         for result in join_all(made.iter().map(|pod| context.pods.create(namespace, pod))).await {
             match result {
                 Ok(pod) => {
                     created += 1;
-                    let text = format!("Created pod: {}", pod.metadata.name.as_deref().unwrap_or_default());
+                    let text = format!(
+                        "Created pod: {}",
+                        pod.metadata.name.as_deref().unwrap_or_default()
+                    );
                     context.events.normal(COMPONENT, set, "SuccessfulCreate", text);
                 }
                 Err(error) if namespace_terminating(&error) => return Ok(()),
@@ -98,7 +129,9 @@ async fn create(context: &Context, set: &ReplicaSet, wanted: usize) -> kube::Res
                         kube::Error::Api(status) => status.message.clone(),
                         other => other.to_string(),
                     };
-                    context.events.warning(COMPONENT, set, "FailedCreate", format!("Error creating: {text}"));
+                    context
+                        .events
+                        .warning(COMPONENT, set, "FailedCreate", format!("Error creating: {text}"));
                     return Err(error);
                 }
             }

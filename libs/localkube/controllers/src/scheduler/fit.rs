@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Affinity, Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Affinity, Container, Node, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity::Amount;
@@ -57,7 +59,8 @@ pub fn requests(spec: &PodSpec) -> Amounts {
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let key = toleration.key.as_deref().unwrap_or_default();
     let effect = toleration.effect.as_deref().unwrap_or_default();
-    let same_value = toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
+    let same_value =
+        toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default();
     (effect.is_empty() || effect == taint.effect)
         && (key.is_empty() || key == taint.key)
         && match toleration.operator.as_deref().unwrap_or("Equal") {
@@ -91,21 +94,39 @@ fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let fields = term.match_fields.as_deref().unwrap_or_default();
     let labels = node.metadata.labels.as_ref();
     !(expressions.is_empty() && fields.is_empty())
-        && expressions.iter().all(|one| requirement(one, labels.and_then(|labels| labels.get(&one.key))))
-        && fields.iter().all(|one| one.key == "metadata.name" && requirement(one, node.metadata.name.as_ref()))
+        && expressions
+            .iter()
+            .all(|one| requirement(one, labels.and_then(|labels| labels.get(&one.key))))
+        && fields
+            .iter()
+            .all(|one| one.key == "metadata.name" && requirement(one, node.metadata.name.as_ref()))
 }
 
 /// Whether `nodeSelector` and required node affinity accept the Node.
 #[must_use]
 pub fn selected(spec: &PodSpec, node: &Node) -> bool {
     let labels = node.metadata.labels.as_ref();
-    let by_labels = spec.node_selector.iter().flatten().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
+    let by_labels = spec
+        .node_selector
+        .iter()
+        .flatten()
+        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value));
     let required = spec
         .affinity
         .as_ref()
         .and_then(|Affinity { node_affinity, .. }| node_affinity.as_ref())
-        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    by_labels && required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| term_matches(term, node)))
+        .and_then(|affinity| {
+            affinity
+                .required_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    by_labels
+        && required.is_none_or(|selector| {
+            selector
+                .node_selector_terms
+                .iter()
+                .any(|term| term_matches(term, node))
+        })
 }
 
 /// Reasons in the words of Kubernetes' scheduler; empty when the Pod may run there.
@@ -115,22 +136,37 @@ pub fn refusals(pod: &Pod, node: &Node, used: &Amounts, pods_there: usize) -> Ve
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     let node_spec = node.spec.clone().unwrap_or_default();
     if node_spec.unschedulable == Some(true) {
-        let taint = Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        };
         if !tolerated(tolerations, &taint) {
             return vec!["node(s) were unschedulable".to_owned()];
         }
     }
-    let blocking = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerated(tolerations, taint);
+    let blocking = |taint: &&Taint| {
+        matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerated(tolerations, taint)
+    };
     if let Some(taint) = node_spec.taints.iter().flatten().find(blocking) {
-        return vec![format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value.as_deref().unwrap_or_default())];
+        return vec![format!(
+            "node(s) had untolerated taint {{{}: {}}}",
+            taint.key,
+            taint.value.as_deref().unwrap_or_default()
+        )];
     }
     if !selected(spec, node) {
         return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
     }
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let allocatable = node
+        .status
+        .as_ref()
+        .and_then(|status| status.allocatable.as_ref());
     let can = |name: &str| allocatable.and_then(|all| all.get(name)).map(Amount::of);
     let mut refused = Vec::new();
-    if can("pods").is_some_and(|limit| Amount::whole(i64::try_from(pods_there).unwrap_or(i64::MAX) + 1) > limit) {
+    if can("pods")
+        .is_some_and(|limit| Amount::whole(i64::try_from(pods_there).unwrap_or(i64::MAX) + 1) > limit)
+    {
         refused.push("Too many pods".to_owned());
     }
     for (name, wanted) in requests(spec) {
@@ -145,8 +181,14 @@ pub fn refusals(pod: &Pod, node: &Node, used: &Amounts, pods_there: usize) -> Ve
 /// Whether the Node says that it is ready.
 #[must_use]
 pub fn node_ready(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// `0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable. ...`
@@ -159,7 +201,10 @@ pub fn explain(total: usize, refusals: &[Vec<String>]) -> String {
     for reason in refusals.iter().flatten() {
         *counts.entry(reason).or_default() += 1;
     }
-    let mut parts: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let mut parts: Vec<String> = counts
+        .into_iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
     parts.sort();
     let mut text = format!("0/{total} nodes are available: ");
     let _infallible = write!(text, "{}.", parts.join(", "));
@@ -194,17 +239,25 @@ mod tests {
     }
 
     fn node(spec: Value) -> Node {
-        serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"zone": "a", "gen": "3"}}, "spec": spec,
-            "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}}))
+        serde_json::from_value(
+            json!({"metadata": {"name": "n", "labels": {"zone": "a", "gen": "3"}}, "spec": spec,
+            "status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}}),
+        )
         .unwrap()
     }
 
     #[test]
     fn resources() {
         let used = Amounts::from([("cpu".to_owned(), Amount(600))]);
-        assert_eq!(refusals(&pod(json!({})), &node(json!({})), &used, 0), ["Insufficient cpu"]);
+        assert_eq!(
+            refusals(&pod(json!({})), &node(json!({})), &used, 0),
+            ["Insufficient cpu"]
+        );
         assert!(refusals(&pod(json!({})), &node(json!({})), &Amounts::new(), 1).is_empty());
-        assert_eq!(refusals(&pod(json!({})), &node(json!({})), &Amounts::new(), 2), ["Too many pods"]);
+        assert_eq!(
+            refusals(&pod(json!({})), &node(json!({})), &Amounts::new(), 2),
+            ["Too many pods"]
+        );
     }
 
     #[test]
@@ -220,7 +273,10 @@ mod tests {
     #[test]
     fn taints_and_tolerations() {
         let tainted = node(json!({"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}));
-        assert_eq!(refusals(&pod(json!({})), &tainted, &Amounts::new(), 0), ["node(s) had untolerated taint {k: v}"]);
+        assert_eq!(
+            refusals(&pod(json!({})), &tainted, &Amounts::new(), 0),
+            ["node(s) had untolerated taint {k: v}"]
+        );
         let tolerant = pod(json!({"tolerations": [{"key": "k", "operator": "Exists"}]}));
         assert!(refusals(&tolerant, &tainted, &Amounts::new(), 0).is_empty());
         let wrong = pod(json!({"tolerations": [{"key": "k", "value": "other"}]}));
@@ -242,7 +298,16 @@ mod tests {
 
     #[test]
     fn explanation() {
-        let text = explain(2, &[vec!["Insufficient cpu".to_owned()], vec!["Insufficient cpu".to_owned(), "Too many pods".to_owned()]]);
-        assert_eq!(text, "0/2 nodes are available: 1 Too many pods, 2 Insufficient cpu.");
+        let text = explain(
+            2,
+            &[
+                vec!["Insufficient cpu".to_owned()],
+                vec!["Insufficient cpu".to_owned(), "Too many pods".to_owned()],
+            ],
+        );
+        assert_eq!(
+            text,
+            "0/2 nodes are available: 1 Too many pods, 2 Insufficient cpu."
+        );
     }
 }

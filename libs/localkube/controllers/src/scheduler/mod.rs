@@ -17,7 +17,7 @@ use crate::informer::{Key, is_not_found};
 use crate::pods;
 use crate::queue::Queue;
 
-pub use fit::{node_ready, tolerated};
+pub use fit::node_ready;
 
 const COMPONENT: &str = "default-scheduler";
 
@@ -33,7 +33,9 @@ pub async fn run(context: Context, queue: Queue<Key>) {
         if let Some(pod) = change.latest()
             && (change.new.is_none() || node_of(pod).is_some())
         {
-            forget.lock().remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            forget
+                .lock()
+                .remove(pod.metadata.uid.as_deref().unwrap_or_default());
         }
     });
     // One decision at a time, so that two Pods never share the same free room; binding goes on beside.
@@ -57,13 +59,18 @@ pub fn watch(context: &Context) -> Queue<Key> {
             && pending(pod)
         {
             // A status that we wrote ourselves is no news.
-            if change.old.as_ref().is_none_or(|old| old.spec != pod.spec || old.metadata.deletion_timestamp != pod.metadata.deletion_timestamp) {
+            if change.old.as_ref().is_none_or(|old| {
+                old.spec != pod.spec || old.metadata.deletion_timestamp != pod.metadata.deletion_timestamp
+            }) {
                 fresh.add(Key::of(&**pod));
             }
             return;
         }
         // Room became free.
-        let released = change.old.as_ref().is_some_and(|old| node_of(old).is_some() && !pods::finished(old))
+        let released = change
+            .old
+            .as_ref()
+            .is_some_and(|old| node_of(old).is_some() && !pods::finished(old))
             && change.new.as_ref().is_none_or(|new| pods::finished(new));
         if released {
             retry(&fresh, &waiting.all());
@@ -99,7 +106,11 @@ fn retry(queue: &Queue<Key>, all: &[Arc<Pod>]) {
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
 }
 
 fn pending(pod: &Pod) -> bool {
@@ -110,8 +121,15 @@ fn pending(pod: &Pod) -> bool {
         && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
 }
 
-async fn schedule(context: &Context, assumed: &Assumed, decide: &tokio::sync::Mutex<()>, key: Key) -> anyhow::Result<()> {
-    let Some(pod) = context.pods.get(&key).filter(|pod| pending(pod)) else { return Ok(()) };
+async fn schedule(
+    context: &Context,
+    assumed: &Assumed,
+    decide: &tokio::sync::Mutex<()>,
+    key: Key,
+) -> anyhow::Result<()> {
+    let Some(pod) = context.pods.get(&key).filter(|pod| pending(pod)) else {
+        return Ok(());
+    };
     if let Some(problem) = unbound_claim(context, &pod) {
         return report(context, &pod, &problem).await;
     }
@@ -130,7 +148,11 @@ async fn schedule(context: &Context, assumed: &Assumed, decide: &tokio::sync::Mu
     };
     if let Err(error) = bind(context, &pod, &node).await {
         assumed.lock().remove(&uid);
-        return if is_not_found(&error) { Ok(()) } else { Err(error.into()) };
+        return if is_not_found(&error) {
+            Ok(())
+        } else {
+            Err(error.into())
+        };
     }
     let text = format!("Successfully assigned {key:?} to {node}");
     context.events.normal(COMPONENT, &*pod, "Scheduled", text);
@@ -168,7 +190,10 @@ fn choose(context: &Context, assumed: &Assumed, pod: &Pod) -> Result<String, Str
     for other in context.pods.all() {
         let uid = other.metadata.uid.as_deref().unwrap_or_default();
         if let Some(node) = node_of(&other).or_else(|| assumed.get(uid).map(String::as_str)) {
-            by_node.entry(node.to_owned()).or_default().push(Arc::clone(&other));
+            by_node
+                .entry(node.to_owned())
+                .or_default()
+                .push(Arc::clone(&other));
         }
     }
     let mut refusals = Vec::new();
@@ -188,7 +213,8 @@ fn choose(context: &Context, assumed: &Assumed, pod: &Pod) -> Result<String, Str
             refusals.push(refused);
         }
     }
-    best.map(|(_, name)| name).ok_or_else(|| fit::explain(nodes.len(), &refusals))
+    best.map(|(_, name)| name)
+        .ok_or_else(|| fit::explain(nodes.len(), &refusals))
 }
 
 async fn bind(context: &Context, pod: &Pod, node: &str) -> kube::Result<()> {
@@ -207,8 +233,17 @@ async fn bind(context: &Context, pod: &Pod, node: &str) -> kube::Result<()> {
 
 /// Writes `PodScheduled=False` and an event, once per message.
 async fn report(context: &Context, pod: &Pod, message: &str) -> anyhow::Result<()> {
-    let said = |condition: &PodCondition| condition.type_ == "PodScheduled" && condition.status == "False" && condition.message.as_deref() == Some(message);
-    if pod.status.as_ref().and_then(|status| status.conditions.as_ref()).is_some_and(|all| all.iter().any(said)) {
+    let said = |condition: &PodCondition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.message.as_deref() == Some(message)
+    };
+    if pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .is_some_and(|all| all.iter().any(said))
+    {
         return Ok(());
     }
     let now = pods::time(Timestamp::now());
@@ -216,11 +251,17 @@ async fn report(context: &Context, pod: &Pod, message: &str) -> anyhow::Result<(
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
         "lastProbeTime": null, "lastTransitionTime": now, "observedGeneration": pod.metadata.generation,
     }]}});
-    match context.pods.patch_status(&Key::of(pod), &Patch::Strategic(patch)).await {
+    match context
+        .pods
+        .patch_status(&Key::of(pod), &Patch::Strategic(patch))
+        .await
+    {
         Ok(_) => {}
         Err(error) if is_not_found(&error) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
-    context.events.warning(COMPONENT, pod, "FailedScheduling", message);
+    context
+        .events
+        .warning(COMPONENT, pod, "FailedScheduling", message);
     Ok(())
 }
