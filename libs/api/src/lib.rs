@@ -3,6 +3,7 @@
 
 pub mod crd;
 pub mod manifests;
+pub mod step;
 
 /// Descriptors of every proto file, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
