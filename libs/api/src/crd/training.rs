@@ -197,7 +197,13 @@ pub type ReplicaSpecs = BTreeMap<String, ReplicaSpec>;
 
 /// Distributed XGBoost or LightGBM training.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "kubeflow.org", version = "v1", kind = "XGBoostJob", plural = "xgboostjobs", singular = "xgboostjob")]
+#[kube(
+    group = "kubeflow.org",
+    version = "v1",
+    kind = "XGBoostJob",
+    plural = "xgboostjobs",
+    singular = "xgboostjob"
+)]
 #[kube(namespaced, status = "JobStatus", schema = "disabled", derive = "PartialEq")]
 #[serde(rename_all = "camelCase")]
 pub struct XGBoostJobSpec {
@@ -211,7 +217,13 @@ pub struct XGBoostJobSpec {
 
 /// Distributed PyTorch training.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "kubeflow.org", version = "v1", kind = "PyTorchJob", plural = "pytorchjobs", singular = "pytorchjob")]
+#[kube(
+    group = "kubeflow.org",
+    version = "v1",
+    kind = "PyTorchJob",
+    plural = "pytorchjobs",
+    singular = "pytorchjob"
+)]
 #[kube(namespaced, status = "JobStatus", schema = "disabled", derive = "PartialEq")]
 #[serde(rename_all = "camelCase")]
 pub struct PyTorchJobSpec {

@@ -9,8 +9,18 @@ use serde_json::Value;
 
 /// A search: what to optimise, over which parameters, how, how long, and what one trial is.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "kubeflow.org", version = "v1beta1", kind = "Experiment", plural = "experiments")]
-#[kube(namespaced, status = "ExperimentStatus", schema = "disabled", derive = "PartialEq")]
+#[kube(
+    group = "kubeflow.org",
+    version = "v1beta1",
+    kind = "Experiment",
+    plural = "experiments"
+)]
+#[kube(
+    namespaced,
+    status = "ExperimentStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ExperimentSpec {
     /// The search space; numbers are text.
@@ -408,7 +418,12 @@ pub struct Metric {
 
 /// One point of the search space.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "kubeflow.org", version = "v1beta1", kind = "Trial", plural = "trials")]
+#[kube(
+    group = "kubeflow.org",
+    version = "v1beta1",
+    kind = "Trial",
+    plural = "trials"
+)]
 #[kube(namespaced, status = "TrialStatus", schema = "disabled", derive = "PartialEq")]
 #[serde(rename_all = "camelCase")]
 pub struct TrialSpec {
@@ -488,8 +503,18 @@ pub struct TrialStatus {
 
 /// What an algorithm proposed for the experiment of the same name.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[kube(group = "kubeflow.org", version = "v1beta1", kind = "Suggestion", plural = "suggestions")]
-#[kube(namespaced, status = "SuggestionStatus", schema = "disabled", derive = "PartialEq")]
+#[kube(
+    group = "kubeflow.org",
+    version = "v1beta1",
+    kind = "Suggestion",
+    plural = "suggestions"
+)]
+#[kube(
+    namespaced,
+    status = "SuggestionStatus",
+    schema = "disabled",
+    derive = "PartialEq"
+)]
 #[serde(rename_all = "camelCase")]
 pub struct SuggestionSpec {
     /// The experiment's.
