@@ -10,3 +10,33 @@
 //! 2. another thread runs [`Supervisor::run`] with the listener that `install_filter` returned.
 //!
 //! Where a filter must be installed in a forked child instead, [`send_listener`] and [`receive_listener`] carry the listener to the shim.
+
+mod address;
+mod names;
+mod resolver;
+mod rewrite;
+mod table;
+mod view;
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod filter;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod listeners;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod supervisor;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod sys;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+mod unsupported;
+
+pub use address::AddressPool;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub use filter::{install_filter, receive_listener, send_listener, supported};
+pub use names::write_hosts;
+pub use resolver::Resolver;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub use supervisor::Supervisor;
+pub use table::{Protocol, ServiceKey, ServiceTable};
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+pub use unsupported::{Supervisor, install_filter, receive_listener, send_listener, supported};
+pub use view::ClusterView;

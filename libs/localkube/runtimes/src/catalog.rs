@@ -135,6 +135,15 @@ mod tests {
             ("alpine:3.20", "host"),
             ("debian:bookworm-slim", "host"),
             ("ghcr.io/ferroflow/launcher:v0.1.0", "ferroflow"),
+            (
+                "ghcr.io/ferroflow/modelserver-sklearn:v0.1.0",
+                "modelserver-sklearn",
+            ),
+            (
+                "ghcr.io/ferroflow/modelserver-sklearn:1.5.0",
+                "modelserver-sklearn-of-a-version",
+            ),
+            ("ghcr.io/ferroflow/modelserver-onnx:v0.1.0", "modelserver-onnx"),
         ] {
             assert_eq!(name_of(image).as_deref(), Some(name), "{image}");
         }

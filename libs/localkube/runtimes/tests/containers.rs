@@ -1,5 +1,7 @@
 //! Containers with Python: real interpreters, real `uv`, a package index that is a folder.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
