@@ -45,6 +45,16 @@ impl Resolver {
             .iter()
             .find_map(|name| resolve_name(&view, name, port))
     }
+
+    /// The Pod that has an address: (namespace, name). A Pod that has ended has none.
+    pub fn pod_at(&self, ip: Ipv4Addr) -> Option<(String, String)> {
+        self.view
+            .read()
+            .pods
+            .iter()
+            .find(|(_, pod)| pod.ip == ip)
+            .map(|(key, _)| key.clone())
+    }
 }
 
 fn resolve_name(view: &ClusterView, name: &Name, port: u16) -> Option<Vec<SocketAddr>> {
@@ -110,6 +120,9 @@ mod tests {
         assert_eq!(at("web.team.svc", 81).as_deref(), Some(""));
         assert_eq!(at("workers.team", 9999).as_deref(), Some("127.20.0.1:9999"));
         assert_eq!(at("w-1.workers.team.svc", 5).as_deref(), Some("127.20.0.2:5"));
+        let pod = |ip: &str| resolver.pod_at(ip.parse().unwrap());
+        assert_eq!(pod("127.20.0.2"), Some(("team".to_owned(), "w-1".to_owned())));
+        assert_eq!(pod("127.20.0.9"), None);
         assert_eq!(at("example.com", 80), None);
         assert_eq!(at("web", 80), None);
     }

@@ -1,6 +1,6 @@
 //! pip's command line.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::change::Change;
 use crate::packages::{Indexes, Requirement};
@@ -43,7 +43,7 @@ pub struct Parsed {
 }
 
 /// Options without a value that change nothing here.
-const IGNORED: &[&str] = &[
+pub const IGNORED: &[&str] = &[
     "--user",
     "--no-user",
     "--disable-pip-version-check",

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::builtin::PIP_VERSION;
 use crate::cache::Cache;
-use crate::command_line::{Failure, Parsed, failure, parse};
+use crate::command_line::{Failure, IGNORED, Parsed, failure, parse};
 use crate::container::ContainerPython;
 use crate::environments::{Environment, Environments};
 use crate::packages::Indexes;

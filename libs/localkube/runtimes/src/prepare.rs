@@ -6,9 +6,9 @@ use std::sync::Arc;
 use kube::Client;
 
 use crate::{
-    BUILTIN_NAMES, ContainerRuntime, ImageError, OpenError, PrepareRequest, RuntimeKind, RuntimesConfig,
-    builtin, cache, catalog, change, command_line, container, environments, interpreters, packages, reference,
-    resource, uv,
+    BUILTIN_NAMES, BindMount, ContainerRuntime, ImageError, OpenError, PrepareRequest, RuntimeKind,
+    RuntimesConfig, builtin, cache, catalog, change, command_line, container, environments, interpreters,
+    packages, reference, resource, uv,
 };
 
 /// Turns images into runtimes. Cheap to clone.
@@ -100,6 +100,9 @@ impl Runtimes {
             runtime.kind = RuntimeKind::Builtin;
             runtime.image_id = format!("ferroflow://builtin/{name}");
             runtime.path = vec![self.inner.links.clone()];
+            runtime
+                .mounts
+                .push(at_its_own_path(self.inner.cache.root(), true));
             if spec.entrypoint.is_none() {
                 runtime.entrypoint = vec![self.inner.links.join(name).display().to_string()];
             }
@@ -329,6 +332,20 @@ impl Runtimes {
             .map_err(|e| fail(e.to_string()))?
             .map_err(|e| fail(e.to_string()))?;
         runtime.path = python.path();
+        // pip inside the container builds shared environments
+        runtime
+            .mounts
+            .push(at_its_own_path(self.inner.cache.root(), false));
+        let uv_cache = python
+            .state
+            .uv
+            .as_ref()
+            .ok()
+            .and_then(|uv| uv.env.get("UV_CACHE_DIR"))
+            .map(PathBuf::from);
+        if let Some(dir) = uv_cache.filter(|d| d.is_dir() && !d.starts_with(self.inner.cache.root())) {
+            runtime.mounts.push(at_its_own_path(&dir, false));
+        }
         let mut set = |key: &str, value: String| {
             if !runtime.env.iter().any(|(k, _)| k == key) {
                 runtime.env.push((key.to_owned(), value));
@@ -337,6 +354,14 @@ impl Runtimes {
         set("VIRTUAL_ENV", python.root().display().to_string());
         set("PYTHONNOUSERSITE", "1".to_owned());
         Ok(())
+    }
+}
+
+fn at_its_own_path(dir: &Path, read_only: bool) -> BindMount {
+    BindMount {
+        source: dir.to_owned(),
+        target: dir.to_owned(),
+        read_only,
     }
 }
 
