@@ -78,37 +78,6 @@ pub fn coerce(value: Value, declared: &str) -> Result<Value, String> {
     }
 }
 
-/// Reads the text that a command wrote to the file of an output parameter.
-///
-/// # Errors
-/// A text that says what was expected.
-pub fn parse_output(text: &str, declared: &str) -> Result<Value, String> {
-    let wrong = |what: &str| format!("expected {what}, got {:?}", shorten(text));
-    let trimmed = text.trim();
-    match declared {
-        "NUMBER_INTEGER" => trimmed
-            .parse::<i64>()
-            .map(Value::from)
-            .map_err(|_| wrong("an integer")),
-        "NUMBER_DOUBLE" => trimmed
-            .parse::<f64>()
-            .ok()
-            .and_then(Number::from_f64)
-            .map(Value::Number)
-            .ok_or_else(|| wrong("a finite number")),
-        "BOOLEAN" => match trimmed.to_ascii_lowercase().as_str() {
-            "true" => Ok(Value::Bool(true)),
-            "false" => Ok(Value::Bool(false)),
-            _ => Err(wrong("true or false")),
-        },
-        "LIST" | "STRUCT" => {
-            let value: Value = serde_json::from_str(trimmed).map_err(|_| wrong("JSON"))?;
-            coerce(value, declared)
-        }
-        _ => Ok(Value::String(text.to_owned())),
-    }
-}
-
 /// Checks one parameter of a run against its declaration. `field` names it in the error.
 ///
 /// # Errors
@@ -227,16 +196,6 @@ mod tests {
                 .to_string(),
             "x: \"c\" is not allowed; pass one of \"a\", \"b\""
         );
-    }
-
-    #[test]
-    fn output_files_are_read_by_type() {
-        assert_eq!(parse_output(" 7\n", "NUMBER_INTEGER").unwrap(), json!(7));
-        assert_eq!(parse_output("True", "BOOLEAN").unwrap(), json!(true));
-        assert_eq!(parse_output("[1]", "LIST").unwrap(), json!([1]));
-        assert_eq!(parse_output("a\n", "STRING").unwrap(), json!("a\n"));
-        assert!(parse_output("nan", "NUMBER_DOUBLE").is_err());
-        assert!(parse_output("{}", "LIST").is_err());
     }
 
     #[test]
