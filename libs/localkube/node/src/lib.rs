@@ -1,6 +1,8 @@
 //! The node agent: runs the Pods that are bound to its Node as supervised processes, with a shim per Pod that outlives
 //! it, and serves the kubelet's API for them.
 
+mod agent;
+mod kubelet;
 pub mod nursery;
 pub mod os;
 pub mod plan;
@@ -10,3 +12,4 @@ pub mod state;
 pub mod wire;
 
 pub use shim::shim_main;
+pub use agent::{NodeConfig, run};

@@ -8,7 +8,6 @@ mod container;
 mod hooks;
 mod logs;
 mod pod;
-mod podnet;
 mod probes;
 mod record;
 mod serve;

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use super::container::{self, Live};
-use super::podnet;
 use super::record::Records;
 use super::{hooks, serve};
 use crate::os::Spawner;
@@ -120,7 +119,7 @@ fn start_spawner(plan: &PodPlan) -> io::Result<(Spawner, Option<OwnedFd>)> {
     let Some(network) = plan.network.clone() else {
         return Ok((Spawner::start(|| Ok(()))?.0, None));
     };
-    let (spawner, listener) = Spawner::start(|| Ok(podnet::install_filter()))?;
+    let (spawner, listener) = Spawner::start(|| Ok(localkube_podnet::install_filter()))?;
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
@@ -130,7 +129,7 @@ fn start_spawner(plan: &PodPlan) -> io::Result<(Spawner, Option<OwnedFd>)> {
     };
     let (stop, keep) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
     std::thread::Builder::new().name("supervisor".to_owned()).spawn(move || {
-        let supervisor = podnet::Supervisor::new(listener, network.address, network.service_table);
+        let supervisor = localkube_podnet::Supervisor::new(listener, network.address, network.service_table);
         if let Err(error) = supervisor.run(stop.as_fd()) {
             eprintln!("shim: the network supervisor ended: {error}");
         }
