@@ -263,7 +263,7 @@ pub(crate) async fn http(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
             if let Some(router) = backend {
                 return in_process(ctx, router, &path_and_query, request).await;
             }
-            let (host, port) = endpoint(server, ctx, name, port)?;
+            let (host, port) = service_endpoint(server, ns, name, port)?;
             Target { tls: scheme == "https", host, port, path_and_query, kubelet: false }
         }
         "pods" => {
@@ -306,17 +306,19 @@ async fn in_process(ctx: &Ctx, router: axum::Router, path_and_query: &str, reque
 }
 
 /// A ready endpoint of a Service's port.
-fn endpoint(server: &ApiServer, ctx: &Ctx, name: &str, port: &str) -> ApiResult<(String, u16)> {
-    let ns = ctx.ns();
-    let service =
-        server.inner.store.get("/services", ns, name).ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
+pub(crate) fn service_endpoint(server: &ApiServer, ns: &str, name: &str, port: &str) -> ApiResult<(String, u16)> {
+    let service = server
+        .inner
+        .store
+        .get("/services", ns, name)
+        .ok_or_else(|| ApiError::not_found(&GroupResource::new("", "services"), name))?;
     let ports = service.value()["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let chosen = if port.is_empty() {
         ports.first()
     } else {
         ports.iter().find(|p| text(p, "name") == port || p["port"].as_u64().is_some_and(|n| n.to_string() == port))
     };
-    let unavailable = || ApiError::service_unavailable(format!("no endpoints available for service {:?}", ctx.info.name));
+    let unavailable = || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
     let chosen = chosen.ok_or_else(|| {
         ApiError::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
     })?;

@@ -102,9 +102,8 @@ pub(crate) struct Inner {
     pub backends: RwLock<HashMap<(String, String), Router>>,
     /// Held while an address or node port is chosen and stored.
     pub allocation: tokio::sync::Mutex<()>,
-    /// Held while a definition changes, so that the registry follows in order.
-    pub crds: tokio::sync::Mutex<()>,
-    pub webhook_client: reqwest::Client,
+    /// Held while the registry follows a definition, so that the newest one wins.
+    pub crds: parking_lot::Mutex<()>,
     pub openapi: crate::openapi::Documents,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
@@ -126,10 +125,6 @@ impl ApiServer {
         let store = Store::open(&config.data_dir.join("localkube.db")).await?;
         let definitions = Definitions::load();
         let registry = Registry::new(crate::builtin::kinds(), &definitions);
-        let webhook_client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| OpenError::Bootstrap(e.to_string()))?;
         let server = Self {
             inner: Arc::new(Inner {
                 config,
@@ -142,8 +137,7 @@ impl ApiServer {
                 rbac_stale: AtomicBool::new(true),
                 backends: RwLock::new(HashMap::new()),
                 allocation: tokio::sync::Mutex::new(()),
-                crds: tokio::sync::Mutex::new(()),
-                webhook_client,
+                crds: parking_lot::Mutex::new(()),
                 openapi: crate::openapi::Documents::default(),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -243,6 +237,7 @@ impl Inner {
     }
 
     pub fn reload_custom_resources(&self) {
+        let _one_at_a_time = self.crds.lock();
         let crds = self.store.list("apiextensions.k8s.io/customresourcedefinitions", None, None).1;
         self.registry.set_custom(crds.iter().flat_map(|c| crate::crd::resources(c.value())).collect());
         self.openapi.forget_custom();

@@ -2,6 +2,8 @@
 
 pub mod allocate;
 pub mod builtin;
+pub mod call;
+pub mod conditions;
 pub mod quota;
 pub mod webhooks;
 

@@ -149,9 +149,7 @@ pub fn config_key_problems(key: &str) -> Vec<String> {
 
 /// An amount that must not be negative.
 pub fn amount(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
-    if let Some(found) = value.as_str().and_then(Quantity::parse)
-        && found < Quantity::parse("0").unwrap_or(found)
-    {
+    if value.as_str().and_then(Quantity::parse).is_some_and(|found| found.nanos < 0) {
         errors.push(FieldError::invalid(path, value.clone(), "must be greater than or equal to 0"));
     }
 }

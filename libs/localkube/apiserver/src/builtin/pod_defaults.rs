@@ -195,9 +195,11 @@ pub fn qos(spec: &Value) -> &'static str {
     let mut any = false;
     for container in list(spec, "containers").iter().chain(list(spec, "initContainers")) {
         for resource in ["cpu", "memory"] {
-            let read = |kind: &str| container["resources"][kind][resource].as_str().and_then(Quantity::parse);
-            let zero = Quantity::parse("0");
-            let (limit, request) = (read("limits").filter(|own| Some(own) > zero.as_ref()), read("requests").filter(|own| Some(own) > zero.as_ref()));
+            let read = |kind: &str| {
+                let found = container["resources"][kind][resource].as_str().and_then(Quantity::parse)?;
+                (found.nanos > 0).then_some(found.nanos)
+            };
+            let (limit, request) = (read("limits"), read("requests"));
             any |= limit.is_some() || request.is_some();
             guaranteed &= limit.is_some() && (request.is_none() || request == limit);
         }

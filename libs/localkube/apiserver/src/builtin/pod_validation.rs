@@ -15,10 +15,10 @@ type Errors = Vec<FieldError>;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Sources of a volume, in the order in which Kubernetes looks at them.
-const SOURCES: [&str; 31] = [
+const SOURCES: [&str; 30] = [
     "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker",
     "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap", "azureFile",
-    "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image", "unused",
+    "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
 ];
 
 /// Everything that is wrong with a PodSpec.
@@ -461,9 +461,9 @@ pub fn resources(errors: &mut Errors, value: &Value, path: &FieldPath) {
             match value["limits"][name].as_str() {
                 Some(limit_text) => {
                     let Some(limit) = Quantity::parse(limit_text) else { continue };
-                    if own != limit && !overcommits(name) {
+                    if own.nanos != limit.nanos && !overcommits(name) {
                         errors.push(FieldError::invalid(path.child("requests"), shown, format!("must be equal to {name} limit of {limit_text}")));
-                    } else if own > limit {
+                    } else if own.nanos > limit.nanos {
                         let text = format!("must be less than or equal to {name} limit of {limit_text}");
                         errors.push(FieldError::invalid(path.child("requests"), shown, text));
                     }
