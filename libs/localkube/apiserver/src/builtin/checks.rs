@@ -41,7 +41,9 @@ pub fn default(value: &mut Value, name: &str, to: Value) {
 
 /// Sets a number that is absent or zero.
 pub fn default_number(value: &mut Value, name: &str, to: i64) {
-    if value[name].as_i64().unwrap_or(0) == 0 && let Some(map) = value.as_object_mut() {
+    if value[name].as_i64().unwrap_or(0) == 0
+        && let Some(map) = value.as_object_mut()
+    {
         map.insert(name.to_owned(), json!(to));
     }
 }
@@ -63,7 +65,11 @@ pub fn non_negative(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPat
     if let Some(number) = value[name].as_i64()
         && number < 0
     {
-        errors.push(FieldError::invalid(path.child(name), number, "must be greater than or equal to 0"));
+        errors.push(FieldError::invalid(
+            path.child(name),
+            number,
+            "must be greater than or equal to 0",
+        ));
     }
 }
 
@@ -79,18 +85,30 @@ pub fn one_of(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath, nam
 
 /// A DNS label (RFC 1123).
 pub fn label(errors: &mut Vec<FieldError>, found: &str, path: &FieldPath) {
-    errors.extend(meta::label_problems(found).into_iter().map(|problem| FieldError::invalid(path, found, problem)));
+    errors.extend(
+        meta::label_problems(found)
+            .into_iter()
+            .map(|problem| FieldError::invalid(path, found, problem)),
+    );
 }
 
 /// A DNS subdomain (RFC 1123).
 pub fn subdomain(errors: &mut Vec<FieldError>, found: &str, path: &FieldPath) {
-    errors.extend(meta::subdomain_problems(found).into_iter().map(|problem| FieldError::invalid(path, found, problem)));
+    errors.extend(
+        meta::subdomain_problems(found)
+            .into_iter()
+            .map(|problem| FieldError::invalid(path, found, problem)),
+    );
 }
 
 /// A port number.
 pub fn port_number(errors: &mut Vec<FieldError>, number: i64, path: &FieldPath) {
     if !(1..=65_535).contains(&number) {
-        errors.push(FieldError::invalid(path, number, "must be between 1 and 65535, inclusive"));
+        errors.push(FieldError::invalid(
+            path,
+            number,
+            "must be between 1 and 65535, inclusive",
+        ));
     }
 }
 
@@ -100,7 +118,11 @@ pub fn port_name_problems(name: &str) -> Vec<String> {
     if name.len() > 15 {
         problems.push("must be no more than 15 characters".to_owned());
     }
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+    if name.is_empty()
+        || !name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    {
         problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
     }
     if !name.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -119,7 +141,11 @@ pub fn port_name_problems(name: &str) -> Vec<String> {
 pub fn port(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
     match value {
         Value::String(name) => {
-            errors.extend(port_name_problems(name).into_iter().map(|problem| FieldError::invalid(path, name.as_str(), problem)));
+            errors.extend(
+                port_name_problems(name)
+                    .into_iter()
+                    .map(|problem| FieldError::invalid(path, name.as_str(), problem)),
+            );
         }
         other => port_number(errors, other.as_i64().unwrap_or(0), path),
     }
@@ -131,7 +157,11 @@ pub fn config_key_problems(key: &str) -> Vec<String> {
     if key.len() > 253 {
         problems.push("must be no more than 253 characters".to_owned());
     }
-    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+    if key.is_empty()
+        || !key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    {
         problems.push(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', \
              regex used for validation is '[-._a-zA-Z0-9]+')"
@@ -149,17 +179,33 @@ pub fn config_key_problems(key: &str) -> Vec<String> {
 
 /// An amount that must not be negative.
 pub fn amount(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
-    if value.as_str().and_then(Quantity::parse).is_some_and(|found| found.nanos < 0) {
-        errors.push(FieldError::invalid(path, value.clone(), "must be greater than or equal to 0"));
+    if value
+        .as_str()
+        .and_then(Quantity::parse)
+        .is_some_and(|found| found.nanos < 0)
+    {
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            "must be greater than or equal to 0",
+        ));
     }
 }
 
 /// Labels: keys and values.
 pub fn labels(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
     for (key, found) in value.as_object().into_iter().flatten() {
-        errors.extend(meta::qualified_name_problems(key).into_iter().map(|problem| FieldError::invalid(path, key.as_str(), problem)));
+        errors.extend(
+            meta::qualified_name_problems(key)
+                .into_iter()
+                .map(|problem| FieldError::invalid(path, key.as_str(), problem)),
+        );
         let found = found.as_str().unwrap_or_default();
-        errors.extend(meta::label_value_problems(found).into_iter().map(|problem| FieldError::invalid(path, found, problem)));
+        errors.extend(
+            meta::label_value_problems(found)
+                .into_iter()
+                .map(|problem| FieldError::invalid(path, found, problem)),
+        );
     }
 }
 
@@ -172,19 +218,33 @@ pub fn selector(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
         match text(term, "operator") {
             "In" | "NotIn" => {
                 if values.is_empty() {
-                    errors.push(FieldError::required(path.child("values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+                    errors.push(FieldError::required(
+                        path.child("values"),
+                        "must be specified when `operator` is 'In' or 'NotIn'",
+                    ));
                 }
             }
             "Exists" | "DoesNotExist" => {
                 if !values.is_empty() {
-                    errors.push(FieldError::forbidden(path.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                    errors.push(FieldError::forbidden(
+                        path.child("values"),
+                        "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                    ));
                 }
             }
-            other => errors.push(FieldError::invalid(path.child("operator"), other, "not a valid selector operator")),
+            other => errors.push(FieldError::invalid(
+                path.child("operator"),
+                other,
+                "not a valid selector operator",
+            )),
         }
         let key = text(term, "key");
         let key_path = path.child("key");
-        errors.extend(meta::qualified_name_problems(key).into_iter().map(|problem| FieldError::invalid(&key_path, key, problem)));
+        errors.extend(
+            meta::qualified_name_problems(key)
+                .into_iter()
+                .map(|problem| FieldError::invalid(&key_path, key, problem)),
+        );
     }
 }
 
@@ -195,7 +255,9 @@ pub fn empty_selector(value: &Value) -> bool {
 
 /// Whether a `LabelSelector` accepts labels; `None` when the selector cannot be read.
 pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
-    LabelSelector::from_object(selector).ok().map(|selector| selector.matches(labels.as_object()))
+    LabelSelector::from_object(selector)
+        .ok()
+        .map(|selector| selector.matches(labels.as_object()))
 }
 
 /// A field that must stay as it was.
@@ -217,7 +279,8 @@ pub fn same(a: &Value, b: &Value) -> bool {
     }
     match (a, b) {
         (Value::Object(a), Value::Object(b)) => {
-            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&Value::Null)))
+            a.iter()
+                .all(|(key, value)| same(value, b.get(key).unwrap_or(&Value::Null)))
                 && b.iter().all(|(key, value)| a.contains_key(key) || empty(value))
         }
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
@@ -228,7 +291,11 @@ pub fn same(a: &Value, b: &Value) -> bool {
 /// An integer or a percentage that is not negative.
 pub fn int_or_percent(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
     match value {
-        Value::String(found) if !found.strip_suffix('%').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())) => {
+        Value::String(found)
+            if !found.strip_suffix('%').is_some_and(|digits| {
+                !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+            }) =>
+        {
             errors.push(FieldError::invalid(
                 path,
                 found.as_str(),
@@ -236,7 +303,11 @@ pub fn int_or_percent(errors: &mut Vec<FieldError>, value: &Value, path: &FieldP
             ));
         }
         Value::Number(found) if found.as_i64().is_some_and(|number| number < 0) => {
-            errors.push(FieldError::invalid(path, value.clone(), "must be greater than or equal to 0"));
+            errors.push(FieldError::invalid(
+                path,
+                value.clone(),
+                "must be greater than or equal to 0",
+            ));
         }
         _ => {}
     }
@@ -254,20 +325,35 @@ pub fn name(value: &Value) -> Value {
 
 /// The age of an object as `kubectl get` prints it.
 pub fn age(value: &Value, now: i64) -> Value {
-    Value::String(crate::times::age(value["metadata"]["creationTimestamp"].as_str(), now))
+    Value::String(crate::times::age(
+        value["metadata"]["creationTimestamp"].as_str(),
+        now,
+    ))
 }
 
 /// `a=b,c=d`, or `<none>`.
 pub fn pairs(value: &Value) -> Value {
-    let pairs: Vec<String> =
-        value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
-    Value::String(if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") })
+    let pairs: Vec<String> = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    Value::String(if pairs.is_empty() {
+        "<none>".to_owned()
+    } else {
+        pairs.join(",")
+    })
 }
 
 /// A selector as `kubectl get -o wide` prints it.
 pub fn selector_text(value: &Value) -> Value {
-    let mut parts: Vec<String> =
-        value["matchLabels"].as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    let mut parts: Vec<String> = value["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
     for term in list(value, "matchExpressions") {
         let values: Vec<&str> = list(term, "values").iter().filter_map(Value::as_str).collect();
         let key = text(term, "key");
@@ -278,12 +364,24 @@ pub fn selector_text(value: &Value) -> Value {
             _ => format!("!{key}"),
         });
     }
-    Value::String(if parts.is_empty() { "<none>".to_owned() } else { parts.join(",") })
+    Value::String(if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    })
 }
 
 /// Names and images of containers, for wide columns.
 pub fn containers(spec: &Value) -> (Value, Value) {
-    let joined = |field: &str| Value::String(list(spec, "containers").iter().map(|one| text(one, field)).collect::<Vec<_>>().join(","));
+    let joined = |field: &str| {
+        Value::String(
+            list(spec, "containers")
+                .iter()
+                .map(|one| text(one, field))
+                .collect::<Vec<_>>()
+                .join(","),
+        )
+    };
     (joined("name"), joined("image"))
 }
 
@@ -302,7 +400,10 @@ mod tests {
     #[test]
     fn port_names() {
         assert!(port_name_problems("http-1").is_empty());
-        assert_eq!(port_name_problems("123"), ["must contain at least one letter (a-z)"]);
+        assert_eq!(
+            port_name_problems("123"),
+            ["must contain at least one letter (a-z)"]
+        );
         assert_eq!(port_name_problems("a--b-").len(), 2);
     }
 

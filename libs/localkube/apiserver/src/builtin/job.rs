@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::checks::{age, containers, default, immutable, list, name, non_negative, object, present, same, selector, selector_text, selects, spec_path, text};
+use super::checks::{
+    age, containers, default, immutable, list, name, non_negative, object, present, same, selector,
+    selector_text, selects, spec_path, text,
+};
 use super::{pod_defaults, pod_validation};
 use crate::field_error::{FieldError, FieldErrorKind, FieldPath};
 use crate::kinds::{Column, KindRules};
@@ -24,15 +27,27 @@ fn default_spec(spec: &mut Value) {
         spec["completions"] = json!(1);
     }
     default(spec, "parallelism", json!(1));
-    let limit = if present(spec, "backoffLimitPerIndex") { i64::from(i32::MAX) } else { 6 };
+    let limit = if present(spec, "backoffLimitPerIndex") {
+        i64::from(i32::MAX)
+    } else {
+        6
+    };
     default(spec, "backoffLimit", json!(limit));
     default(spec, "completionMode", json!("NonIndexed"));
     default(spec, "suspend", json!(false));
-    let replace = if present(spec, "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
+    let replace = if present(spec, "podFailurePolicy") {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
     default(spec, "podReplacementPolicy", json!(replace));
     default(spec, "manualSelector", json!(false));
     if let Some(policy) = spec.get_mut("podFailurePolicy") {
-        super::checks::each(policy, "rules", |rule| super::checks::each(rule, "onPodConditions", |pattern| default(pattern, "status", json!("True"))));
+        super::checks::each(policy, "rules", |rule| {
+            super::checks::each(rule, "onPodConditions", |pattern| {
+                default(pattern, "status", json!("True"))
+            })
+        });
     }
     if object(spec, "template").is_some() {
         pod_defaults::template(&mut spec["template"]);
@@ -42,41 +57,73 @@ fn default_spec(spec: &mut Value) {
 /// The errors that a Job and the template of a CronJob share.
 fn validate_spec(spec: &Value, path: &FieldPath) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "backoffLimitPerIndex", "maxFailedIndexes"] {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
         non_negative(&mut errors, spec, path, field);
     }
     if present(spec, "maxFailedIndexes") && !present(spec, "backoffLimitPerIndex") {
-        errors.push(FieldError::required(path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified"));
+        errors.push(FieldError::required(
+            path.child("backoffLimitPerIndex"),
+            "when maxFailedIndexes is specified",
+        ));
     }
     let manager = text(spec, "managedBy");
     if present(spec, "managedBy") && !manager.contains('/') {
-        errors.push(FieldError::invalid(path.child("managedBy"), manager, "must be a domain-prefixed path (such as \"acme.io/foo\")"));
+        errors.push(FieldError::invalid(
+            path.child("managedBy"),
+            manager,
+            "must be a domain-prefixed path (such as \"acme.io/foo\")",
+        ));
     }
     let mode = text(spec, "completionMode");
     match mode {
         "Indexed" => {
             let (completions, parallelism) = (spec["completions"].as_i64(), spec["parallelism"].as_i64());
             if completions.is_none() {
-                errors.push(FieldError::required(path.child("completions"), "when completion mode is Indexed"));
+                errors.push(FieldError::required(
+                    path.child("completions"),
+                    "when completion mode is Indexed",
+                ));
             }
             if let Some(parallelism) = parallelism.filter(|own| *own > MOST_PARALLEL_INDEXED) {
-                let text = format!("must be less than or equal to {MOST_PARALLEL_INDEXED} when completion mode is Indexed");
+                let text = format!(
+                    "must be less than or equal to {MOST_PARALLEL_INDEXED} when completion mode is Indexed"
+                );
                 errors.push(FieldError::invalid(path.child("parallelism"), parallelism, text));
             }
             if let (Some(completions), Some(most)) = (completions, spec["maxFailedIndexes"].as_i64())
                 && most > completions
             {
-                errors.push(FieldError::invalid(path.child("maxFailedIndexes"), most, "must be less than or equal to completions"));
+                errors.push(FieldError::invalid(
+                    path.child("maxFailedIndexes"),
+                    most,
+                    "must be less than or equal to completions",
+                ));
             }
         }
         "NonIndexed" => {
             for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if present(spec, field) {
-                    errors.push(FieldError::invalid(path.child(field), spec[field].clone(), "requires indexed completion mode"));
+                    errors.push(FieldError::invalid(
+                        path.child(field),
+                        spec[field].clone(),
+                        "requires indexed completion mode",
+                    ));
                 }
             }
         }
-        other => errors.push(FieldError::not_supported(path.child("completionMode"), other, &["NonIndexed", "Indexed"])),
+        other => errors.push(FieldError::not_supported(
+            path.child("completionMode"),
+            other,
+            &["NonIndexed", "Indexed"],
+        )),
     }
     if present(spec, "podFailurePolicy") {
         failure_policy(&mut errors, spec, &path.child("podFailurePolicy").child("rules"));
@@ -90,23 +137,42 @@ fn validate_spec(spec: &Value, path: &FieldPath) -> Vec<FieldError> {
                 ));
             }
         } else {
-            errors.push(FieldError::invalid(path.child("successPolicy"), spec["successPolicy"].clone(), "requires indexed completion mode"));
+            errors.push(FieldError::invalid(
+                path.child("successPolicy"),
+                spec["successPolicy"].clone(),
+                "requires indexed completion mode",
+            ));
         }
     }
     let replace = text(spec, "podReplacementPolicy");
     if present(spec, "podFailurePolicy") && replace != "Failed" {
-        errors.push(FieldError::not_supported(path.child("podReplacementPolicy"), replace, &["Failed"]));
+        errors.push(FieldError::not_supported(
+            path.child("podReplacementPolicy"),
+            replace,
+            &["Failed"],
+        ));
     } else if !matches!(replace, "Failed" | "TerminatingOrFailed") {
-        errors.push(FieldError::not_supported(path.child("podReplacementPolicy"), replace, &["Failed", "TerminatingOrFailed"]));
+        errors.push(FieldError::not_supported(
+            path.child("podReplacementPolicy"),
+            replace,
+            &["Failed", "TerminatingOrFailed"],
+        ));
     }
-    errors.extend(pod_validation::template(&spec["template"], &path.child("template")));
+    errors.extend(pod_validation::template(
+        &spec["template"],
+        &path.child("template"),
+    ));
     let at = path.child("template").child("spec").child("restartPolicy");
     match text(&spec["template"]["spec"], "restartPolicy") {
         "" | "Always" => errors.push(FieldError::required(at, "valid values: \"OnFailure\", \"Never\"")),
         "Never" => {}
         "OnFailure" => {
             if present(spec, "podFailurePolicy") {
-                errors.push(FieldError::invalid(at, "OnFailure", "only \"Never\" is supported when podFailurePolicy is specified"));
+                errors.push(FieldError::invalid(
+                    at,
+                    "OnFailure",
+                    "only \"Never\" is supported when podFailurePolicy is specified",
+                ));
             }
         }
         other => errors.push(FieldError::not_supported(at, other, &["OnFailure", "Never"])),
@@ -124,9 +190,16 @@ fn failure_policy(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) 
         let path = path.index(at);
         let action = text(rule, "action");
         if action.is_empty() {
-            errors.push(FieldError::required(path.child("action"), "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"));
+            errors.push(FieldError::required(
+                path.child("action"),
+                "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
+            ));
         } else if action == "FailIndex" && !present(spec, "backoffLimitPerIndex") {
-            errors.push(FieldError::invalid(path.child("action"), action, "requires the backoffLimitPerIndex to be set"));
+            errors.push(FieldError::invalid(
+                path.child("action"),
+                action,
+                "requires the backoffLimitPerIndex to be set",
+            ));
         } else if !ACTIONS.contains(&action) {
             errors.push(FieldError::not_supported(path.child("action"), action, &ACTIONS));
         }
@@ -135,19 +208,35 @@ fn failure_policy(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) 
             let at = path.child("onExitCodes");
             let operator = text(codes, "operator");
             if !matches!(operator, "In" | "NotIn") {
-                errors.push(FieldError::not_supported(at.child("operator"), operator, &["In", "NotIn"]));
+                errors.push(FieldError::not_supported(
+                    at.child("operator"),
+                    operator,
+                    &["In", "NotIn"],
+                ));
             }
             let values = list(codes, "values");
             if values.is_empty() {
-                errors.push(FieldError::invalid(at.child("values"), json!([]), "at least one value is required"));
+                errors.push(FieldError::invalid(
+                    at.child("values"),
+                    json!([]),
+                    "at least one value is required",
+                ));
             }
             for (index, value) in values.iter().enumerate() {
                 if operator == "In" && value == 0 {
-                    errors.push(FieldError::invalid(at.child("values").index(index), value.clone(), "must not be 0 for the In operator"));
+                    errors.push(FieldError::invalid(
+                        at.child("values").index(index),
+                        value.clone(),
+                        "must not be 0 for the In operator",
+                    ));
                 }
             }
             if !conditions.is_empty() {
-                errors.push(FieldError::invalid(&path, Value::Null, "specifying both OnExitCodes and OnPodConditions is not supported"));
+                errors.push(FieldError::invalid(
+                    &path,
+                    Value::Null,
+                    "specifying both OnExitCodes and OnPodConditions is not supported",
+                ));
             }
         } else if conditions.is_empty() {
             errors.push(FieldError::new(
@@ -169,15 +258,32 @@ impl Job {
         if spec["manualSelector"] != true && spec["selector"].is_object() {
             let labels = &spec["template"]["metadata"]["labels"];
             let at = path.child("template").child("metadata").child("labels");
-            for (label, wanted) in [(UID_LABELS[0], uid), (NAME_LABELS[0], own_name), (UID_LABELS[1], uid), (NAME_LABELS[1], own_name)] {
+            for (label, wanted) in [
+                (UID_LABELS[0], uid),
+                (NAME_LABELS[0], own_name),
+                (UID_LABELS[1], uid),
+                (NAME_LABELS[1], own_name),
+            ] {
                 match labels[label].as_str() {
                     None => errors.push(FieldError::required(at.key(label), format!("must be '{wanted}'"))),
-                    Some(found) if found != wanted => errors.push(FieldError::invalid(&at, labels.clone(), format!("must be '{wanted}'"))),
+                    Some(found) if found != wanted => errors.push(FieldError::invalid(
+                        &at,
+                        labels.clone(),
+                        format!("must be '{wanted}'"),
+                    )),
                     Some(_) => {}
                 }
             }
-            if selects(&spec["selector"], &json!({UID_LABELS[0]: uid, NAME_LABELS[0]: own_name, UID_LABELS[1]: uid, NAME_LABELS[1]: own_name})) == Some(false) {
-                errors.push(FieldError::invalid(path.child("selector"), spec["selector"].clone(), "`selector` not auto-generated"));
+            if selects(
+                &spec["selector"],
+                &json!({UID_LABELS[0]: uid, NAME_LABELS[0]: own_name, UID_LABELS[1]: uid, NAME_LABELS[1]: own_name}),
+            ) == Some(false)
+            {
+                errors.push(FieldError::invalid(
+                    path.child("selector"),
+                    spec["selector"].clone(),
+                    "`selector` not auto-generated",
+                ));
             }
         }
         errors.extend(validate_spec(spec, &path));
@@ -189,14 +295,22 @@ impl Job {
         if selects(&spec["selector"], &spec["template"]["metadata"]["labels"]) == Some(false) {
             let labels = spec["template"]["metadata"]["labels"].clone();
             let at = path.child("template").child("metadata").child("labels");
-            errors.push(FieldError::invalid(at, labels, "`selector` does not match template `labels`"));
+            errors.push(FieldError::invalid(
+                at,
+                labels,
+                "`selector` does not match template `labels`",
+            ));
         }
         if text(spec, "completionMode") == "Indexed"
             && let Some(completions) = spec["completions"].as_i64().filter(|own| *own > 0)
         {
             let host = format!("{own_name}-{}", completions - 1);
             if !meta::label_problems(&host).is_empty() {
-                errors.push(FieldError::invalid("metadata.name", own_name, format!("will not able to create pod with invalid DNS label: {host}")));
+                errors.push(FieldError::invalid(
+                    "metadata.name",
+                    own_name,
+                    format!("will not able to create pod with invalid DNS label: {host}"),
+                ));
             }
         }
         errors
@@ -210,7 +324,9 @@ impl KindRules for Job {
         }
         let labels = obj["spec"]["template"]["metadata"]["labels"].clone();
         default_spec(&mut obj["spec"]);
-        let unlabelled = obj["metadata"]["labels"].as_object().is_none_or(serde_json::Map::is_empty);
+        let unlabelled = obj["metadata"]["labels"]
+            .as_object()
+            .is_none_or(serde_json::Map::is_empty);
         if unlabelled && labels.is_object() {
             obj["metadata"]["labels"] = labels;
         }
@@ -224,7 +340,10 @@ impl KindRules for Job {
         let uid = obj["metadata"]["uid"].clone();
         let own_name = obj["metadata"]["name"].clone();
         let spec = &mut obj["spec"];
-        if let Some(labels) = object(spec, "template").and_then(|template| template.get_mut("metadata")).and_then(|meta| object(meta, "labels")) {
+        if let Some(labels) = object(spec, "template")
+            .and_then(|template| template.get_mut("metadata"))
+            .and_then(|meta| object(meta, "labels"))
+        {
             for label in NAME_LABELS {
                 labels.entry(label).or_insert_with(|| own_name.clone());
             }
@@ -245,16 +364,36 @@ impl KindRules for Job {
 
     fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let (new, old, path) = (&obj["spec"], &old["spec"], spec_path());
-        let mut errors: Vec<FieldError> = Self::validate(obj).into_iter().filter(|error| error.field != "metadata.name").collect();
+        let mut errors: Vec<FieldError> = Self::validate(obj)
+            .into_iter()
+            .filter(|error| error.field != "metadata.name")
+            .collect();
         if text(new, "completionMode") == "Indexed" {
-            if new["completions"] != old["completions"] && present(new, "completions") && new["completions"] != new["parallelism"] {
+            if new["completions"] != old["completions"]
+                && present(new, "completions")
+                && new["completions"] != new["parallelism"]
+            {
                 let text = "can only be modified in tandem with spec.parallelism";
-                errors.push(FieldError::invalid(path.child("completions"), new["completions"].clone(), text));
+                errors.push(FieldError::invalid(
+                    path.child("completions"),
+                    new["completions"].clone(),
+                    text,
+                ));
             }
         } else {
-            immutable(&mut errors, &new["completions"], &old["completions"], path.child("completions"));
+            immutable(
+                &mut errors,
+                &new["completions"],
+                &old["completions"],
+                path.child("completions"),
+            );
         }
-        immutable(&mut errors, &new["selector"], &old["selector"], path.child("selector"));
+        immutable(
+            &mut errors,
+            &new["selector"],
+            &old["selector"],
+            path.child("selector"),
+        );
         let mut template = old["template"].clone();
         if old["suspend"] == true {
             for field in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
@@ -263,9 +402,19 @@ impl KindRules for Job {
             template["metadata"] = new["template"]["metadata"].clone();
         }
         if !same(&new["template"], &template) {
-            errors.push(FieldError::invalid(path.child("template"), new["template"].clone(), "field is immutable"));
+            errors.push(FieldError::invalid(
+                path.child("template"),
+                new["template"].clone(),
+                "field is immutable",
+            ));
         }
-        for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        for field in [
+            "completionMode",
+            "podFailurePolicy",
+            "backoffLimitPerIndex",
+            "managedBy",
+            "successPolicy",
+        ] {
             immutable(&mut errors, &new[field], &old[field], path.child(field));
         }
         errors
@@ -301,7 +450,11 @@ impl KindRules for Job {
 
     fn cells(&self, obj: &Value, now: i64) -> Vec<Value> {
         let (spec, status) = (&obj["spec"], &obj["status"]);
-        let holds = |kind: &str| list(status, "conditions").iter().any(|one| text(one, "type") == kind && text(one, "status") == "True");
+        let holds = |kind: &str| {
+            list(status, "conditions")
+                .iter()
+                .any(|one| text(one, "type") == kind && text(one, "status") == "True")
+        };
         let word = if holds("Complete") {
             "Complete"
         } else if holds("Failed") {
@@ -325,10 +478,26 @@ impl KindRules for Job {
                 _ => format!("{succeeded}/1"),
             },
         };
-        let seconds = |field: &str| status[field].as_str().and_then(crate::times::parse).map(|time| time.as_second());
-        let duration = seconds("startTime").map_or_else(String::new, |start| crate::times::human_duration(seconds("completionTime").unwrap_or(now) - start));
+        let seconds = |field: &str| {
+            status[field]
+                .as_str()
+                .and_then(crate::times::parse)
+                .map(|time| time.as_second())
+        };
+        let duration = seconds("startTime").map_or_else(String::new, |start| {
+            crate::times::human_duration(seconds("completionTime").unwrap_or(now) - start)
+        });
         let (names, images) = containers(&spec["template"]["spec"]);
-        vec![name(obj), json!(word), json!(completions), json!(duration), age(obj, now), names, images, selector_text(&spec["selector"])]
+        vec![
+            name(obj),
+            json!(word),
+            json!(completions),
+            json!(duration),
+            age(obj, now),
+            names,
+            images,
+            selector_text(&spec["selector"]),
+        ]
     }
 }
 
@@ -355,29 +524,52 @@ impl CronJob {
         {
             let at = path.child("timeZone");
             if own.is_empty() {
-                errors.push(FieldError::invalid(at, own, "timeZone must be nil or non-empty string"));
+                errors.push(FieldError::invalid(
+                    at,
+                    own,
+                    "timeZone must be nil or non-empty string",
+                ));
             } else if own.eq_ignore_ascii_case("local") {
-                let text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+                let text =
+                    "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
                 errors.push(FieldError::invalid(at, own, text));
             } else if jiff::tz::TimeZone::get(own).is_err() {
                 errors.push(FieldError::invalid(at, own, format!("unknown time zone {own}")));
             }
         }
-        super::checks::one_of(&mut errors, spec, &path, "concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
+        super::checks::one_of(
+            &mut errors,
+            spec,
+            &path,
+            "concurrencyPolicy",
+            &["Allow", "Forbid", "Replace"],
+        );
         let template = &spec["jobTemplate"]["spec"];
         let at = path.child("jobTemplate").child("spec");
         errors.extend(validate_spec(template, &at));
         if present(template, "selector") {
-            errors.push(FieldError::invalid(at.child("selector"), template["selector"].clone(), "`selector` will be auto-generated"));
+            errors.push(FieldError::invalid(
+                at.child("selector"),
+                template["selector"].clone(),
+                "`selector` will be auto-generated",
+            ));
         }
         if template["manualSelector"] == true {
-            errors.push(FieldError::not_supported(at.child("manualSelector"), true, &["nil", "false"]));
+            errors.push(FieldError::not_supported(
+                at.child("manualSelector"),
+                true,
+                &["nil", "false"],
+            ));
         }
         non_negative(&mut errors, spec, &path, "successfulJobsHistoryLimit");
         non_negative(&mut errors, spec, &path, "failedJobsHistoryLimit");
         let own = text(&obj["metadata"], "name");
         if old.is_none() && own.len() > 52 {
-            errors.push(FieldError::invalid("metadata.name", own, "must be no more than 52 characters"));
+            errors.push(FieldError::invalid(
+                "metadata.name",
+                own,
+                "must be no more than 52 characters",
+            ));
         }
         errors
     }
@@ -386,18 +578,35 @@ impl CronJob {
 /// Whether a schedule can be read, with the text of the library that Kubernetes uses for the common mistake.
 fn schedule_problem(schedule: &str) -> Result<(), String> {
     if schedule.starts_with('@') {
-        let known = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+        let known = [
+            "@yearly",
+            "@annually",
+            "@monthly",
+            "@weekly",
+            "@daily",
+            "@midnight",
+            "@hourly",
+        ];
         return if known.contains(&schedule) || schedule.starts_with("@every ") {
             Ok(())
         } else {
             Err(format!("unrecognized descriptor: {schedule}"))
         };
     }
-    let fields: Vec<&str> = schedule.split_whitespace().filter(|part| !part.contains("TZ=")).collect();
+    let fields: Vec<&str> = schedule
+        .split_whitespace()
+        .filter(|part| !part.contains("TZ="))
+        .collect();
     if fields.len() != 5 {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", fields.len(), fields.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            fields.len(),
+            fields.join(" ")
+        ));
     }
-    croner::Cron::from_str(&fields.join(" ")).map(|_| ()).map_err(|error| error.to_string())
+    croner::Cron::from_str(&fields.join(" "))
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }
 
 impl KindRules for CronJob {
@@ -457,7 +666,11 @@ impl KindRules for CronJob {
             json!(spec["timeZone"].as_str().unwrap_or("<none>")),
             json!(if spec["suspend"] == true { "True" } else { "False" }),
             json!(list(status, "active").len()),
-            json!(if last.is_some() { crate::times::age(last, now) } else { "<none>".to_owned() }),
+            json!(if last.is_some() {
+                crate::times::age(last, now)
+            } else {
+                "<none>".to_owned()
+            }),
             age(obj, now),
             names,
             images,
@@ -468,9 +681,21 @@ impl KindRules for CronJob {
 
 fn with_job_defaults(obj: &Value) -> Value {
     let mut copy = obj.clone();
-    default(&mut copy["spec"]["jobTemplate"]["spec"], "completionMode", json!("NonIndexed"));
-    let replace = if present(&copy["spec"]["jobTemplate"]["spec"], "podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
-    default(&mut copy["spec"]["jobTemplate"]["spec"], "podReplacementPolicy", json!(replace));
+    default(
+        &mut copy["spec"]["jobTemplate"]["spec"],
+        "completionMode",
+        json!("NonIndexed"),
+    );
+    let replace = if present(&copy["spec"]["jobTemplate"]["spec"], "podFailurePolicy") {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
+    default(
+        &mut copy["spec"]["jobTemplate"]["spec"],
+        "podReplacementPolicy",
+        json!(replace),
+    );
     copy
 }
 
@@ -495,15 +720,23 @@ mod tests {
     fn labels_and_selector_come_from_the_uid() {
         let obj = job(|_| {});
         assert!(errors(&obj).is_empty(), "{:?}", errors(&obj));
-        assert_eq!(obj["spec"]["selector"]["matchLabels"], json!({"batch.kubernetes.io/controller-uid": "u"}));
+        assert_eq!(
+            obj["spec"]["selector"]["matchLabels"],
+            json!({"batch.kubernetes.io/controller-uid": "u"})
+        );
         assert_eq!(obj["spec"]["template"]["metadata"]["labels"]["job-name"], "j");
         assert_eq!(obj["spec"]["backoffLimit"], 6);
     }
 
     #[test]
     fn restart_policy() {
-        let always = errors(&job(|spec| spec["template"]["spec"]["restartPolicy"] = Value::Null));
-        assert_eq!(always, [r#"spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never""#]);
+        let always = errors(&job(|spec| {
+            spec["template"]["spec"]["restartPolicy"] = Value::Null
+        }));
+        assert_eq!(
+            always,
+            [r#"spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never""#]
+        );
     }
 
     #[test]
@@ -521,7 +754,10 @@ mod tests {
     #[test]
     fn schedules() {
         assert!(schedule_problem("*/5 * * * *").is_ok());
-        assert_eq!(schedule_problem("x").unwrap_err(), "expected exactly 5 fields, found 1: [x]");
+        assert_eq!(
+            schedule_problem("x").unwrap_err(),
+            "expected exactly 5 fields, found 1: [x]"
+        );
         assert!(schedule_problem("@daily").is_ok());
     }
 }

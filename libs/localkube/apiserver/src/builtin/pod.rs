@@ -30,10 +30,16 @@ impl KindRules for Pod {
     fn validate_create(&self, obj: &Value) -> Vec<FieldError> {
         let mut errors = pod_validation::spec(&obj["spec"], &spec_path());
         if !list(&obj["spec"], "ephemeralContainers").is_empty() {
-            errors.push(FieldError::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+            errors.push(FieldError::forbidden(
+                "spec.ephemeralContainers",
+                "cannot be set on create",
+            ));
         }
         if !text(&obj["spec"], "nodeName").is_empty() && !list(&obj["spec"], "schedulingGates").is_empty() {
-            errors.push(FieldError::forbidden("spec.nodeName", "cannot be set until all schedulingGates have been cleared"));
+            errors.push(FieldError::forbidden(
+                "spec.nodeName",
+                "cannot be set until all schedulingGates have been cleared",
+            ));
         }
         errors
     }
@@ -43,17 +49,31 @@ impl KindRules for Pod {
         let mut errors = pod_validation::spec(new, &spec_path());
         for field in ["containers", "initContainers"] {
             if list(new, field).len() != list(old, field).len() {
-                errors.push(FieldError::forbidden(spec_path().child(field), "pod updates may not add or remove containers"));
+                errors.push(FieldError::forbidden(
+                    spec_path().child(field),
+                    "pod updates may not add or remove containers",
+                ));
                 return errors;
             }
         }
-        match (new["activeDeadlineSeconds"].as_i64(), old["activeDeadlineSeconds"].as_i64()) {
+        match (
+            new["activeDeadlineSeconds"].as_i64(),
+            old["activeDeadlineSeconds"].as_i64(),
+        ) {
             (Some(after), Some(before)) if before < after => {
-                errors.push(FieldError::invalid("spec.activeDeadlineSeconds", after, "must be less than or equal to previous value"));
+                errors.push(FieldError::invalid(
+                    "spec.activeDeadlineSeconds",
+                    after,
+                    "must be less than or equal to previous value",
+                ));
                 return errors;
             }
             (None, Some(_)) => {
-                errors.push(FieldError::invalid("spec.activeDeadlineSeconds", Value::Null, "must not update from a positive integer to nil value"));
+                errors.push(FieldError::invalid(
+                    "spec.activeDeadlineSeconds",
+                    Value::Null,
+                    "must not update from a positive integer to nil value",
+                ));
             }
             _ => {}
         }
@@ -61,8 +81,14 @@ impl KindRules for Pod {
             let text = "existing toleration can not be modified except its tolerationSeconds";
             errors.push(FieldError::forbidden("spec.tolerations", text));
         }
-        if list(new, "schedulingGates").iter().any(|gate| !list(old, "schedulingGates").contains(gate)) {
-            errors.push(FieldError::forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate"));
+        if list(new, "schedulingGates")
+            .iter()
+            .any(|gate| !list(old, "schedulingGates").contains(gate))
+        {
+            errors.push(FieldError::forbidden(
+                "spec.schedulingGates",
+                "only deletion is allowed, but found new scheduling gate",
+            ));
         }
         let mut munged = new.clone();
         for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
@@ -89,14 +115,21 @@ impl KindRules for Pod {
 
     fn validate_status_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        immutable(&mut errors, &obj["status"]["qosClass"], &old["status"]["qosClass"], FieldPath::new("status").child("qosClass"));
+        immutable(
+            &mut errors,
+            &obj["status"]["qosClass"],
+            &old["status"]["qosClass"],
+            FieldPath::new("status").child("qosClass"),
+        );
         errors
     }
 
     fn field(&self, obj: &Value, label: &str) -> Option<String> {
         let (spec, status) = (&obj["spec"], &obj["status"]);
         Some(match label {
-            "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" => text(spec, label.split_at(5).1).to_owned(),
+            "spec.nodeName" | "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName" => {
+                text(spec, label.split_at(5).1).to_owned()
+            }
             "spec.hostNetwork" => (spec["hostNetwork"] == true).to_string(),
             "status.phase" | "status.nominatedNodeName" => text(status, label.split_at(7).1).to_owned(),
             "status.podIP" => text(status, "podIP").to_owned(),
@@ -121,11 +154,23 @@ impl KindRules for Pod {
     fn cells(&self, obj: &Value, now: i64) -> Vec<Value> {
         let (spec, status) = (&obj["spec"], &obj["status"]);
         let statuses = list(status, "containerStatuses");
-        let ready = statuses.iter().filter(|one| one["ready"] == true && one["state"]["running"].is_object()).count();
-        let sidecars = list(spec, "initContainers").iter().filter(|one| text(one, "restartPolicy") == "Always").count();
+        let ready = statuses
+            .iter()
+            .filter(|one| one["ready"] == true && one["state"]["running"].is_object())
+            .count();
+        let sidecars = list(spec, "initContainers")
+            .iter()
+            .filter(|one| text(one, "restartPolicy") == "Always")
+            .count();
         let all = list(spec, "containers").len() + sidecars;
-        let restarts: i64 = statuses.iter().map(|one| one["restartCount"].as_i64().unwrap_or(0)).sum();
-        let last = statuses.iter().filter_map(|one| one["lastState"]["terminated"]["finishedAt"].as_str()).max();
+        let restarts: i64 = statuses
+            .iter()
+            .map(|one| one["restartCount"].as_i64().unwrap_or(0))
+            .sum();
+        let last = statuses
+            .iter()
+            .filter_map(|one| one["lastState"]["terminated"]["finishedAt"].as_str())
+            .max();
         let mut restarts_text = restarts.to_string();
         if restarts > 0 && last.is_some() {
             restarts_text = format!("{restarts} ({} ago)", crate::times::age(last, now));
@@ -153,7 +198,8 @@ fn only_added(new: &[Value], old: &[Value]) -> bool {
         }
         one
     };
-    old.iter().all(|one| new.iter().any(|other| without_time(one) == without_time(other)))
+    old.iter()
+        .all(|one| new.iter().any(|other| without_time(one) == without_time(other)))
 }
 
 /// The word that `kubectl get pods` shows.
@@ -163,24 +209,36 @@ fn state(obj: &Value) -> String {
     if !text(status, "reason").is_empty() {
         reason = text(status, "reason").to_owned();
     }
-    let gated = list(status, "conditions").iter().any(|one| text(one, "type") == "PodScheduled" && text(one, "reason") == "SchedulingGated");
+    let gated = list(status, "conditions")
+        .iter()
+        .any(|one| text(one, "type") == "PodScheduled" && text(one, "reason") == "SchedulingGated");
     if gated {
         reason = "SchedulingGated".to_owned();
     }
     let init = list(&obj["spec"], "initContainers");
     let mut initializing = false;
     for (at, one) in list(status, "initContainerStatuses").iter().enumerate() {
-        let sidecar = init.iter().any(|own| own["name"] == one["name"] && text(own, "restartPolicy") == "Always");
+        let sidecar = init
+            .iter()
+            .any(|own| own["name"] == one["name"] && text(own, "restartPolicy") == "Always");
         let state = &one["state"];
         if state["terminated"]["exitCode"] == 0 || (sidecar && one["started"] == true) {
             continue;
         }
         reason = if state["terminated"].is_object() {
             let own = text(&state["terminated"], "reason");
-            if own.is_empty() { format!("Init:ExitCode:{}", state["terminated"]["exitCode"]) } else { format!("Init:{own}") }
+            if own.is_empty() {
+                format!("Init:ExitCode:{}", state["terminated"]["exitCode"])
+            } else {
+                format!("Init:{own}")
+            }
         } else {
             let own = text(&state["waiting"], "reason");
-            if own.is_empty() || own == "PodInitializing" { format!("Init:{at}/{}", init.len()) } else { format!("Init:{own}") }
+            if own.is_empty() || own == "PodInitializing" {
+                format!("Init:{at}/{}", init.len())
+            } else {
+                format!("Init:{own}")
+            }
         };
         initializing = true;
         break;
@@ -205,7 +263,9 @@ fn state(obj: &Value) -> String {
             }
         }
         if reason == "Completed" && running {
-            let ready = list(status, "conditions").iter().any(|one| text(one, "type") == "Ready" && text(one, "status") == "True");
+            let ready = list(status, "conditions")
+                .iter()
+                .any(|one| text(one, "type") == "Ready" && text(one, "status") == "True");
             reason = if ready { "Running" } else { "NotReady" }.to_owned();
         }
     }
@@ -229,7 +289,10 @@ mod tests {
         assert_eq!(state(&json!({"status": {"phase": "Pending"}})), "Pending");
         let crash = json!({"status": {"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
         assert_eq!(state(&crash), "CrashLoopBackOff");
-        assert_eq!(state(&json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}})), "Terminating");
+        assert_eq!(
+            state(&json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}})),
+            "Terminating"
+        );
     }
 
     #[test]

@@ -13,8 +13,15 @@ fn pull_policy(image: &str) -> &'static str {
 }
 
 fn probe(container: &mut Value, name: &str) {
-    let Some(probe) = container.get_mut(name).filter(|probe| probe.is_object()) else { return };
-    for (field, to) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+    let Some(probe) = container.get_mut(name).filter(|probe| probe.is_object()) else {
+        return;
+    };
+    for (field, to) in [
+        ("timeoutSeconds", 1),
+        ("periodSeconds", 10),
+        ("successThreshold", 1),
+        ("failureThreshold", 3),
+    ] {
         default_number(probe, field, to);
     }
     http_get(probe);
@@ -42,7 +49,10 @@ fn container(container: &mut Value) {
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         probe(container, name);
     }
-    if let Some(lifecycle) = container.get_mut("lifecycle").filter(|lifecycle| lifecycle.is_object()) {
+    if let Some(lifecycle) = container
+        .get_mut("lifecycle")
+        .filter(|lifecycle| lifecycle.is_object())
+    {
         for name in ["postStart", "preStop"] {
             if let Some(handler) = lifecycle.get_mut(name) {
                 http_get(handler);
@@ -62,7 +72,10 @@ fn container(container: &mut Value) {
 const NOT_A_SOURCE: &str = "name";
 
 fn volume(volume: &mut Value) {
-    let none = volume.as_object().is_some_and(|map| map.iter().all(|(key, value)| key == NOT_A_SOURCE || value.is_null()));
+    let none = volume.as_object().is_some_and(|map| {
+        map.iter()
+            .all(|(key, value)| key == NOT_A_SOURCE || value.is_null())
+    });
     if none && let Some(map) = volume.as_object_mut() {
         map.insert("emptyDir".to_owned(), json!({}));
     }
@@ -76,10 +89,16 @@ fn volume(volume: &mut Value) {
     }
     if let Some(source) = volume.get_mut("projected").filter(|source| source.is_object()) {
         each(source, "sources", |part| {
-            if let Some(token) = part.get_mut("serviceAccountToken").filter(|token| token.is_object()) {
+            if let Some(token) = part
+                .get_mut("serviceAccountToken")
+                .filter(|token| token.is_object())
+            {
                 default(token, "expirationSeconds", json!(3600));
             }
-            if let Some(downward) = part.get_mut("downwardAPI").filter(|downward| downward.is_object()) {
+            if let Some(downward) = part
+                .get_mut("downwardAPI")
+                .filter(|downward| downward.is_object())
+            {
                 downward_items(downward);
             }
         });
@@ -103,7 +122,10 @@ fn downward_items(source: &mut Value) {
         if let Some(reference) = item.get_mut("fieldRef").filter(|reference| reference.is_object()) {
             default(reference, "apiVersion", json!("v1"));
         }
-        if let Some(reference) = item.get_mut("resourceFieldRef").filter(|reference| reference.is_object()) {
+        if let Some(reference) = item
+            .get_mut("resourceFieldRef")
+            .filter(|reference| reference.is_object())
+        {
             default(reference, "divisor", json!("0"));
         }
     });
@@ -144,8 +166,17 @@ pub fn template(template: &mut Value) {
 pub fn pod(spec: &mut Value) {
     for name in ["initContainers", "containers"] {
         each(spec, name, |container| {
-            let Some(limits) = container.pointer("/resources/limits").and_then(Value::as_object).cloned() else { return };
-            if let Some(requests) = container.get_mut("resources").and_then(|resources| object(resources, "requests")) {
+            let Some(limits) = container
+                .pointer("/resources/limits")
+                .and_then(Value::as_object)
+                .cloned()
+            else {
+                return;
+            };
+            if let Some(requests) = container
+                .get_mut("resources")
+                .and_then(|resources| object(resources, "requests"))
+            {
                 for (resource, amount) in limits {
                     requests.entry(resource).or_insert(amount);
                 }
@@ -177,7 +208,8 @@ pub fn admit(spec: &mut Value) {
         if tolerated {
             continue;
         }
-        let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+        let toleration =
+            json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
         match spec.get_mut("tolerations").and_then(Value::as_array_mut) {
             Some(all) => all.push(toleration),
             None => spec["tolerations"] = json!([toleration]),
@@ -193,10 +225,15 @@ pub fn admit(spec: &mut Value) {
 pub fn qos(spec: &Value) -> &'static str {
     let mut guaranteed = true;
     let mut any = false;
-    for container in list(spec, "containers").iter().chain(list(spec, "initContainers")) {
+    for container in list(spec, "containers")
+        .iter()
+        .chain(list(spec, "initContainers"))
+    {
         for resource in ["cpu", "memory"] {
             let read = |kind: &str| {
-                let found = container["resources"][kind][resource].as_str().and_then(Quantity::parse)?;
+                let found = container["resources"][kind][resource]
+                    .as_str()
+                    .and_then(Quantity::parse)?;
                 (found.nanos > 0).then_some(found.nanos)
             };
             let (limit, request) = (read("limits"), read("requests"));
@@ -244,6 +281,9 @@ mod tests {
         assert_eq!(of(json!({})), "BestEffort");
         assert_eq!(of(json!({"requests": {"cpu": "1"}})), "Burstable");
         let both = json!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(of(json!({"requests": both.clone(), "limits": both})), "Guaranteed");
+        assert_eq!(
+            of(json!({"requests": both.clone(), "limits": both})),
+            "Guaranteed"
+        );
     }
 }

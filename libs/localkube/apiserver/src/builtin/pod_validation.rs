@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::checks::{
-    amount, config_key_problems, label, labels, list, non_negative, one_of, port, port_name_problems, port_number, present, subdomain, text,
+    amount, config_key_problems, label, labels, list, non_negative, one_of, port, port_name_problems,
+    port_number, present, subdomain, text,
 };
 use crate::field_error::{FieldError, FieldPath};
 use crate::meta;
@@ -16,9 +17,36 @@ type Errors = Vec<FieldError>;
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Sources of a volume, in the order in which Kubernetes looks at them.
 const SOURCES: [&str; 30] = [
-    "emptyDir", "hostPath", "gitRepo", "gcePersistentDisk", "awsElasticBlockStore", "secret", "nfs", "iscsi", "glusterfs", "flocker",
-    "persistentVolumeClaim", "rbd", "cinder", "cephfs", "quobyte", "downwardAPI", "fc", "flexVolume", "configMap", "azureFile",
-    "vsphereVolume", "photonPersistentDisk", "portworxVolume", "azureDisk", "storageos", "projected", "scaleIO", "csi", "ephemeral", "image",
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
 ];
 
 /// Everything that is wrong with a PodSpec.
@@ -27,12 +55,27 @@ pub fn spec(spec: &Value, path: &FieldPath) -> Errors {
     let names = volumes(&mut errors, spec, &path.child("volumes"));
     containers(&mut errors, spec, &names, path);
     init_containers(&mut errors, spec, &names, &path.child("initContainers"));
-    one_of(&mut errors, spec, path, "restartPolicy", &["Always", "OnFailure", "Never"]);
-    one_of(&mut errors, spec, path, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
+    one_of(
+        &mut errors,
+        spec,
+        path,
+        "restartPolicy",
+        &["Always", "OnFailure", "Never"],
+    );
+    one_of(
+        &mut errors,
+        spec,
+        path,
+        "dnsPolicy",
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
+    );
     labels(&mut errors, &spec["nodeSelector"], &path.child("nodeSelector"));
     for (at, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
         if text(secret, "name").is_empty() {
-            errors.push(FieldError::required(path.child("imagePullSecrets").index(at).child("name"), ""));
+            errors.push(FieldError::required(
+                path.child("imagePullSecrets").index(at).child("name"),
+                "",
+            ));
         }
     }
     for (field, check) in [("serviceAccountName", true), ("nodeName", true)] {
@@ -44,7 +87,11 @@ pub fn spec(spec: &Value, path: &FieldPath) -> Errors {
     if let Some(seconds) = spec["activeDeadlineSeconds"].as_i64()
         && !(1..=i64::from(i32::MAX)).contains(&seconds)
     {
-        errors.push(FieldError::invalid(path.child("activeDeadlineSeconds"), seconds, "must be between 1 and 2147483647, inclusive"));
+        errors.push(FieldError::invalid(
+            path.child("activeDeadlineSeconds"),
+            seconds,
+            "must be between 1 and 2147483647, inclusive",
+        ));
     }
     for field in ["hostname", "subdomain"] {
         let found = text(spec, field);
@@ -58,7 +105,13 @@ pub fn spec(spec: &Value, path: &FieldPath) -> Errors {
         subdomain(&mut errors, priority, &path.child("priorityClassName"));
     }
     if present(spec, "preemptionPolicy") {
-        one_of(&mut errors, spec, path, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+        one_of(
+            &mut errors,
+            spec,
+            path,
+            "preemptionPolicy",
+            &["PreemptLowerPriority", "Never"],
+        );
     }
     errors
 }
@@ -91,7 +144,10 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &FieldPath) {
     for source in SOURCES.iter().filter(|source| present(volume, source)) {
         found += 1;
         if found > 1 {
-            errors.push(FieldError::forbidden(path.child(source), "may not specify more than 1 volume type"));
+            errors.push(FieldError::forbidden(
+                path.child(source),
+                "may not specify more than 1 volume type",
+            ));
             continue;
         }
         let value = &volume[*source];
@@ -102,11 +158,28 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &FieldPath) {
                 if folder.is_empty() {
                     errors.push(FieldError::required(path.child("path"), ""));
                 } else if folder.split('/').any(|part| part == "..") {
-                    errors.push(FieldError::invalid(path.child("path"), folder, "must not contain '..'"));
+                    errors.push(FieldError::invalid(
+                        path.child("path"),
+                        folder,
+                        "must not contain '..'",
+                    ));
                 }
-                let allowed = ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+                let allowed = [
+                    "",
+                    "DirectoryOrCreate",
+                    "Directory",
+                    "FileOrCreate",
+                    "File",
+                    "Socket",
+                    "CharDevice",
+                    "BlockDevice",
+                ];
                 if !allowed.contains(&text(value, "type")) {
-                    errors.push(FieldError::not_supported(path.child("type"), text(value, "type"), &allowed));
+                    errors.push(FieldError::not_supported(
+                        path.child("type"),
+                        text(value, "type"),
+                        &allowed,
+                    ));
                 }
             }
             "secret" | "configMap" => {
@@ -189,7 +262,10 @@ fn containers(errors: &mut Errors, spec: &Value, volumes: &BTreeSet<String>, pat
 }
 
 fn init_containers(errors: &mut Errors, spec: &Value, volumes: &BTreeSet<String>, path: &FieldPath) {
-    let mut names: BTreeSet<&str> = list(spec, "containers").iter().map(|container| text(container, "name")).collect();
+    let mut names: BTreeSet<&str> = list(spec, "containers")
+        .iter()
+        .map(|container| text(container, "name"))
+        .collect();
     for (at, container) in list(spec, "initContainers").iter().enumerate() {
         let path = path.index(at);
         common(errors, container, volumes, &path);
@@ -205,7 +281,10 @@ fn init_containers(errors: &mut Errors, spec: &Value, volumes: &BTreeSet<String>
         } else {
             for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
                 if present(container, field) {
-                    errors.push(FieldError::forbidden(path.child(field), "may not be set for init containers without restartPolicy=Always"));
+                    errors.push(FieldError::forbidden(
+                        path.child(field),
+                        "may not be set for init containers without restartPolicy=Always",
+                    ));
                 }
             }
         }
@@ -219,7 +298,10 @@ fn host_ports(errors: &mut Errors, all: &[Value], path: &FieldPath) {
             let host = one["hostPort"].as_i64().unwrap_or(0);
             let key = format!("{}/{}/{host}", text(one, "protocol"), text(one, "hostIP"));
             if host != 0 && !seen.insert(key.clone()) {
-                errors.push(FieldError::duplicate(path.index(at).child("ports").index(index).child("hostPort"), key));
+                errors.push(FieldError::duplicate(
+                    path.index(at).child("ports").index(index).child("hostPort"),
+                    key,
+                ));
             }
         }
     }
@@ -235,14 +317,30 @@ fn common(errors: &mut Errors, container: &Value, volumes: &BTreeSet<String>, pa
     if text(container, "image").is_empty() {
         errors.push(FieldError::required(path.child("image"), ""));
     }
-    one_of(errors, container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
+    one_of(
+        errors,
+        container,
+        path,
+        "terminationMessagePolicy",
+        &["File", "FallbackToLogsOnError"],
+    );
     ports(errors, container, &path.child("ports"));
     env(errors, container, &path.child("env"));
     env_from(errors, container, &path.child("envFrom"));
     mounts(errors, container, volumes, &path.child("volumeMounts"));
-    one_of(errors, container, path, "imagePullPolicy", &["Always", "IfNotPresent", "Never"]);
+    one_of(
+        errors,
+        container,
+        path,
+        "imagePullPolicy",
+        &["Always", "IfNotPresent", "Never"],
+    );
     resources(errors, &container["resources"], &path.child("resources"));
-    security(errors, &container["securityContext"], &path.child("securityContext"));
+    security(
+        errors,
+        &container["securityContext"],
+        &path.child("securityContext"),
+    );
 }
 
 fn security(errors: &mut Errors, context: &Value, path: &FieldPath) {
@@ -250,11 +348,19 @@ fn security(errors: &mut Errors, context: &Value, path: &FieldPath) {
         if let Some(id) = context[field].as_i64()
             && !(0..=i64::from(i32::MAX)).contains(&id)
         {
-            errors.push(FieldError::invalid(path.child(field), id, "must be between 0 and 2147483647, inclusive"));
+            errors.push(FieldError::invalid(
+                path.child(field),
+                id,
+                "must be between 0 and 2147483647, inclusive",
+            ));
         }
     }
     if context["allowPrivilegeEscalation"] == false && context["privileged"] == true {
-        errors.push(FieldError::invalid(path, context.clone(), "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+        errors.push(FieldError::invalid(
+            path,
+            context.clone(),
+            "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+        ));
     }
 }
 
@@ -270,7 +376,11 @@ fn ports(errors: &mut Errors, container: &Value, path: &FieldPath) {
                     errors.push(FieldError::duplicate(path.child("name"), name));
                 }
             } else {
-                errors.extend(problems.into_iter().map(|problem| FieldError::invalid(path.child("name"), name, problem)));
+                errors.extend(
+                    problems
+                        .into_iter()
+                        .map(|problem| FieldError::invalid(path.child("name"), name, problem)),
+                );
             }
         }
         match one["containerPort"].as_i64().unwrap_or(0) {
@@ -286,7 +396,10 @@ fn ports(errors: &mut Errors, container: &Value, path: &FieldPath) {
 }
 
 fn env_name(errors: &mut Errors, name: &str, path: &FieldPath) {
-    if !name.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
+    if !name
+        .bytes()
+        .all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=')
+    {
         let text = "a valid environment variable name must consist only of printable ASCII characters other than '='";
         errors.push(FieldError::invalid(path, name, text));
     }
@@ -344,7 +457,11 @@ fn value_from(errors: &mut Errors, variable: &Value, path: &FieldPath) {
             if key.is_empty() {
                 errors.push(FieldError::required(path.child("key"), ""));
             } else {
-                errors.extend(config_key_problems(key).into_iter().map(|problem| FieldError::invalid(path.child("key"), key, problem)));
+                errors.extend(
+                    config_key_problems(key)
+                        .into_iter()
+                        .map(|problem| FieldError::invalid(path.child("key"), key, problem)),
+                );
             }
         }
     }
@@ -355,9 +472,17 @@ fn value_from(errors: &mut Errors, variable: &Value, path: &FieldPath) {
         let text = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
         errors.push(FieldError::invalid(path, "", text));
     } else if !text(variable, "value").is_empty() {
-        errors.push(FieldError::invalid(path, "", "may not be specified when `value` is not empty"));
+        errors.push(FieldError::invalid(
+            path,
+            "",
+            "may not be specified when `value` is not empty",
+        ));
     } else if sources > 1 {
-        errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time"));
+        errors.push(FieldError::invalid(
+            path,
+            "",
+            "may not have more than one field specified at a time",
+        ));
     }
 }
 
@@ -369,7 +494,11 @@ fn field_reference(errors: &mut Errors, reference: &Value, path: &FieldPath) {
     }
     if let Some((base, key)) = field.strip_suffix("']").and_then(|head| head.split_once("['")) {
         if matches!(base, "metadata.annotations" | "metadata.labels") {
-            errors.extend(meta::qualified_name_problems(key).into_iter().map(|problem| FieldError::invalid(path, key, problem)));
+            errors.extend(
+                meta::qualified_name_problems(key)
+                    .into_iter()
+                    .map(|problem| FieldError::invalid(path, key, problem)),
+            );
             return;
         }
         let text = format!("error converting fieldPath: field label does not support subscript: {base}");
@@ -378,7 +507,11 @@ fn field_reference(errors: &mut Errors, reference: &Value, path: &FieldPath) {
         let text = format!("error converting fieldPath: field label not supported: {field}");
         errors.push(FieldError::invalid(path.child("fieldPath"), field, text));
     } else if matches!(field, "metadata.annotations" | "metadata.labels") {
-        errors.push(FieldError::not_supported(path.child("fieldPath"), field, &ENV_FIELDS[..9]));
+        errors.push(FieldError::not_supported(
+            path.child("fieldPath"),
+            field,
+            &ENV_FIELDS[..9],
+        ));
     }
 }
 
@@ -399,9 +532,17 @@ fn env_from(errors: &mut Errors, container: &Value, path: &FieldPath) {
             }
         }
         match sources {
-            0 => errors.push(FieldError::invalid(path, "", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors.push(FieldError::invalid(
+                path,
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
             1 => {}
-            _ => errors.push(FieldError::invalid(path, "", "may not have more than one field specified at a time")),
+            _ => errors.push(FieldError::invalid(
+                path,
+                "",
+                "may not have more than one field specified at a time",
+            )),
         }
     }
 }
@@ -422,7 +563,11 @@ fn mounts(errors: &mut Errors, container: &Value, volumes: &BTreeSet<String>, pa
             errors.push(FieldError::required(here.child("mountPath"), ""));
         }
         if !points.insert(point) {
-            errors.push(FieldError::invalid(here.child("mountPath"), point, "must be unique"));
+            errors.push(FieldError::invalid(
+                here.child("mountPath"),
+                point,
+                "must be unique",
+            ));
         }
         let (sub, expression) = (text(mount, "subPath"), text(mount, "subPathExpr"));
         if !sub.is_empty() {
@@ -430,7 +575,11 @@ fn mounts(errors: &mut Errors, container: &Value, volumes: &BTreeSet<String>, pa
         }
         if !expression.is_empty() {
             if !sub.is_empty() {
-                errors.push(FieldError::invalid(here.child("subPathExpr"), expression, "subPathExpr and subPath are mutually exclusive"));
+                errors.push(FieldError::invalid(
+                    here.child("subPathExpr"),
+                    expression,
+                    "subPathExpr and subPath are mutually exclusive",
+                ));
             }
             descending(errors, expression, &path.child("subPathExpr"));
         }
@@ -440,36 +589,59 @@ fn mounts(errors: &mut Errors, container: &Value, volumes: &BTreeSet<String>, pa
 /// Requests and limits of a container.
 pub fn resources(errors: &mut Errors, value: &Value, path: &FieldPath) {
     let overcommits = |name: &str| !name.contains('/') && !name.starts_with("hugepages-");
-    let known = |name: &str| name.contains('/') || matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+    let known = |name: &str| {
+        name.contains('/')
+            || matches!(name, "cpu" | "memory" | "ephemeral-storage")
+            || name.starts_with("hugepages-")
+    };
     for kind in ["limits", "requests"] {
         for (name, quantity) in value[kind].as_object().into_iter().flatten() {
             let here = path.child(kind).key(name);
             let problems = meta::qualified_name_problems(name);
             if problems.is_empty() {
                 if !known(name) {
-                    errors.push(FieldError::invalid(&here, name.as_str(), "must be a standard resource for containers"));
+                    errors.push(FieldError::invalid(
+                        &here,
+                        name.as_str(),
+                        "must be a standard resource for containers",
+                    ));
                 }
             } else {
-                errors.extend(problems.into_iter().map(|problem| FieldError::invalid(&here, name.as_str(), problem)));
+                errors.extend(
+                    problems
+                        .into_iter()
+                        .map(|problem| FieldError::invalid(&here, name.as_str(), problem)),
+                );
             }
             amount(errors, quantity, &here);
             if kind == "limits" {
                 continue;
             }
-            let Some(own) = quantity.as_str().and_then(Quantity::parse) else { continue };
+            let Some(own) = quantity.as_str().and_then(Quantity::parse) else {
+                continue;
+            };
             let shown = quantity.as_str().unwrap_or_default();
             match value["limits"][name].as_str() {
                 Some(limit_text) => {
-                    let Some(limit) = Quantity::parse(limit_text) else { continue };
+                    let Some(limit) = Quantity::parse(limit_text) else {
+                        continue;
+                    };
                     if own.nanos != limit.nanos && !overcommits(name) {
-                        errors.push(FieldError::invalid(path.child("requests"), shown, format!("must be equal to {name} limit of {limit_text}")));
+                        errors.push(FieldError::invalid(
+                            path.child("requests"),
+                            shown,
+                            format!("must be equal to {name} limit of {limit_text}"),
+                        ));
                     } else if own.nanos > limit.nanos {
                         let text = format!("must be less than or equal to {name} limit of {limit_text}");
                         errors.push(FieldError::invalid(path.child("requests"), shown, text));
                     }
                 }
                 None if !overcommits(name) => {
-                    errors.push(FieldError::required(path.child("limits"), "Limit must be set for non overcommitable resources"));
+                    errors.push(FieldError::required(
+                        path.child("limits"),
+                        "Limit must be set for non overcommitable resources",
+                    ));
                 }
                 None => {}
             }
@@ -494,19 +666,37 @@ fn probes(errors: &mut Errors, container: &Value, path: &FieldPath) {
         }
         let path = path.child(name);
         handler(errors, probe, &path);
-        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+        for field in [
+            "initialDelaySeconds",
+            "timeoutSeconds",
+            "periodSeconds",
+            "successThreshold",
+            "failureThreshold",
+        ] {
             non_negative(errors, probe, &path, field);
         }
         if let Some(seconds) = probe["terminationGracePeriodSeconds"].as_i64() {
             if name == "readinessProbe" {
-                errors.push(FieldError::invalid(path.child("terminationGracePeriodSeconds"), seconds, "must not be set for readinessProbes"));
+                errors.push(FieldError::invalid(
+                    path.child("terminationGracePeriodSeconds"),
+                    seconds,
+                    "must not be set for readinessProbes",
+                ));
             } else if seconds <= 0 {
-                errors.push(FieldError::invalid(path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0"));
+                errors.push(FieldError::invalid(
+                    path.child("terminationGracePeriodSeconds"),
+                    seconds,
+                    "must be greater than 0",
+                ));
             }
         }
         let successes = probe["successThreshold"].as_i64().unwrap_or(1);
         if name != "readinessProbe" && successes != 1 {
-            errors.push(FieldError::invalid(path.child("successThreshold"), successes, "must be 1"));
+            errors.push(FieldError::invalid(
+                path.child("successThreshold"),
+                successes,
+                "must be 1",
+            ));
         }
     }
 }
@@ -521,7 +711,10 @@ fn handler(errors: &mut Errors, value: &Value, path: &FieldPath) {
         found += 1;
         let path = path.child(kind);
         if found > 1 {
-            errors.push(FieldError::forbidden(path, "may not specify more than 1 handler type"));
+            errors.push(FieldError::forbidden(
+                path,
+                "may not specify more than 1 handler type",
+            ));
             continue;
         }
         match kind {
@@ -536,7 +729,11 @@ fn handler(errors: &mut Errors, value: &Value, path: &FieldPath) {
                 }
                 port(errors, &own["port"], &path.child("port"));
                 if !matches!(text(own, "scheme"), "HTTP" | "HTTPS") {
-                    errors.push(FieldError::not_supported(path.child("scheme"), text(own, "scheme"), &["HTTP", "HTTPS"]));
+                    errors.push(FieldError::not_supported(
+                        path.child("scheme"),
+                        text(own, "scheme"),
+                        &["HTTP", "HTTPS"],
+                    ));
                 }
             }
             "tcpSocket" => port(errors, &own["port"], &path.child("port")),
@@ -552,32 +749,62 @@ fn handler(errors: &mut Errors, value: &Value, path: &FieldPath) {
 fn tolerations(errors: &mut Errors, spec: &Value, path: &FieldPath) {
     for (at, one) in list(spec, "tolerations").iter().enumerate() {
         let path = path.index(at);
-        let (key, operator, value, effect) = (text(one, "key"), text(one, "operator"), text(one, "value"), text(one, "effect"));
+        let (key, operator, value, effect) = (
+            text(one, "key"),
+            text(one, "operator"),
+            text(one, "value"),
+            text(one, "effect"),
+        );
         if !key.is_empty() {
-            errors.extend(meta::qualified_name_problems(key).into_iter().map(|problem| FieldError::invalid(path.child("key"), key, problem)));
+            errors.extend(
+                meta::qualified_name_problems(key)
+                    .into_iter()
+                    .map(|problem| FieldError::invalid(path.child("key"), key, problem)),
+            );
         } else if operator != "Exists" {
-            let text = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let text =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.push(FieldError::invalid(path.child("operator"), operator, text));
         }
         if present(one, "tolerationSeconds") && effect != "NoExecute" {
-            errors.push(FieldError::invalid(path.child("effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(FieldError::invalid(
+                path.child("effect"),
+                effect,
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            ));
         }
         match operator {
             "" | "Equal" => {
                 let problems = meta::label_value_problems(value);
                 if !problems.is_empty() {
-                    errors.push(FieldError::invalid(path.child("operator"), value, problems.join(";")));
+                    errors.push(FieldError::invalid(
+                        path.child("operator"),
+                        value,
+                        problems.join(";"),
+                    ));
                 }
             }
             "Exists" => {
                 if !value.is_empty() {
-                    errors.push(FieldError::invalid(path.child("operator"), value, "value must be empty when `operator` is 'Exists'"));
+                    errors.push(FieldError::invalid(
+                        path.child("operator"),
+                        value,
+                        "value must be empty when `operator` is 'Exists'",
+                    ));
                 }
             }
-            other => errors.push(FieldError::not_supported(path.child("operator"), other, &["Equal", "Exists"])),
+            other => errors.push(FieldError::not_supported(
+                path.child("operator"),
+                other,
+                &["Equal", "Exists"],
+            )),
         }
         if !effect.is_empty() && !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            errors.push(FieldError::not_supported(path.child("effect"), effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"]));
+            errors.push(FieldError::not_supported(
+                path.child("effect"),
+                effect,
+                &["NoSchedule", "PreferNoSchedule", "NoExecute"],
+            ));
         }
     }
 }
@@ -585,7 +812,11 @@ fn tolerations(errors: &mut Errors, spec: &Value, path: &FieldPath) {
 /// Everything that is wrong with a PodTemplateSpec.
 pub fn template(template: &Value, path: &FieldPath) -> Errors {
     let mut errors = Vec::new();
-    labels(&mut errors, &template["metadata"]["labels"], &path.child("labels"));
+    labels(
+        &mut errors,
+        &template["metadata"]["labels"],
+        &path.child("labels"),
+    );
     errors.extend(spec(&template["spec"], &path.child("spec")));
     errors
 }
@@ -599,7 +830,10 @@ mod tests {
     fn errors(value: Value) -> Vec<String> {
         let mut value = value;
         pod_defaults::spec(&mut value);
-        spec(&value, &FieldPath::new("spec")).iter().map(ToString::to_string).collect()
+        spec(&value, &FieldPath::new("spec"))
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
@@ -609,14 +843,37 @@ mod tests {
 
     #[test]
     fn texts() {
-        assert_eq!(errors(json!({"containers": []})), ["spec.containers: Required value"]);
+        assert_eq!(
+            errors(json!({"containers": []})),
+            ["spec.containers: Required value"]
+        );
         let restart = errors(json!({"containers": [{"name": "c", "image": "i"}], "restartPolicy": "x"}));
-        assert_eq!(restart, [r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never", "OnFailure""#]);
-        let mount = errors(json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/x"}]}]}));
-        assert_eq!(mount, [r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#]);
-        let requests = errors(json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]}));
-        assert_eq!(requests, [r#"spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#]);
+        assert_eq!(
+            restart,
+            [
+                r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never", "OnFailure""#
+            ]
+        );
+        let mount = errors(
+            json!({"containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/x"}]}]}),
+        );
+        assert_eq!(
+            mount,
+            [r#"spec.containers[0].volumeMounts[0].name: Not found: "v""#]
+        );
+        let requests = errors(
+            json!({"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "1"}}}]}),
+        );
+        assert_eq!(
+            requests,
+            [
+                r#"spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1"#
+            ]
+        );
         let probe = errors(json!({"containers": [{"name": "c", "image": "i", "livenessProbe": {}}]}));
-        assert_eq!(probe, ["spec.containers[0].livenessProbe: Required value: must specify a handler type"]);
+        assert_eq!(
+            probe,
+            ["spec.containers[0].livenessProbe: Required value: must specify a handler type"]
+        );
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::checks::{
-    age, containers, default, empty_selector, immutable, int_or_percent, label, list, name, non_negative, object, present, same, selector,
-    selector_text, selects, spec_path, text,
+    age, containers, default, empty_selector, immutable, int_or_percent, label, list, name, non_negative,
+    object, present, same, selector, selector_text, selects, spec_path, text,
 };
 use super::{pod_defaults, pod_validation};
 use crate::field_error::{FieldError, FieldPath};
@@ -26,39 +26,68 @@ fn default_template(spec: &mut Value) {
 }
 
 /// Selector and template of a workload whose Pods always restart.
-fn selector_and_template(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath, kind: &str, in_set: bool) {
+fn selector_and_template(
+    errors: &mut Vec<FieldError>,
+    spec: &Value,
+    path: &FieldPath,
+    kind: &str,
+    in_set: bool,
+) {
     let own = &spec["selector"];
     if own.is_null() {
         errors.push(FieldError::required(path.child("selector"), ""));
     } else {
         selector(errors, own, &path.child("selector"));
         if empty_selector(own) {
-            errors.push(FieldError::invalid(path.child("selector"), own.clone(), format!("empty selector is invalid for {kind}")));
+            errors.push(FieldError::invalid(
+                path.child("selector"),
+                own.clone(),
+                format!("empty selector is invalid for {kind}"),
+            ));
         }
     }
     let template = &spec["template"];
     let path = path.child("template");
     match selects(own, &template["metadata"]["labels"]) {
         None => {
-            let text = if kind == "statefulset" { "" } else { "invalid label selector" };
-            errors.push(FieldError::invalid(spec_path().child("selector"), own.clone(), text));
+            let text = if kind == "statefulset" {
+                ""
+            } else {
+                "invalid label selector"
+            };
+            errors.push(FieldError::invalid(
+                spec_path().child("selector"),
+                own.clone(),
+                text,
+            ));
             return;
         }
         Some(false) => {
             let labels = template["metadata"]["labels"].clone();
-            errors.push(FieldError::invalid(path.child("metadata").child("labels"), labels, "`selector` does not match template `labels`"));
+            errors.push(FieldError::invalid(
+                path.child("metadata").child("labels"),
+                labels,
+                "`selector` does not match template `labels`",
+            ));
         }
         Some(true) => {}
     }
     errors.extend(pod_validation::template(template, &path));
     let restart = text(&template["spec"], "restartPolicy");
     if restart != "Always" {
-        errors.push(FieldError::not_supported(path.child("spec").child("restartPolicy"), restart, &["Always"]));
+        errors.push(FieldError::not_supported(
+            path.child("spec").child("restartPolicy"),
+            restart,
+            &["Always"],
+        ));
     }
     if present(&template["spec"], "activeDeadlineSeconds") {
         let owner = if in_set { "StatefulSet" } else { "ReplicaSet" };
         let text = format!("activeDeadlineSeconds in {owner} is not Supported");
-        errors.push(FieldError::forbidden(path.child("spec").child("activeDeadlineSeconds"), text));
+        errors.push(FieldError::forbidden(
+            path.child("spec").child("activeDeadlineSeconds"),
+            text,
+        ));
     }
 }
 
@@ -71,9 +100,16 @@ fn zero(value: &Value) -> bool {
 }
 
 fn not_over_all(errors: &mut Vec<FieldError>, value: &Value, path: &FieldPath) {
-    let percent = value.as_str().and_then(|text| text.strip_suffix('%')).and_then(|text| text.parse::<i64>().ok());
+    let percent = value
+        .as_str()
+        .and_then(|text| text.strip_suffix('%'))
+        .and_then(|text| text.parse::<i64>().ok());
     if percent.is_some_and(|percent| percent > 100) {
-        errors.push(FieldError::invalid(path, value.clone(), "must not be greater than 100%"));
+        errors.push(FieldError::invalid(
+            path,
+            value.clone(),
+            "must not be greater than 100%",
+        ));
     }
 }
 
@@ -98,19 +134,35 @@ impl Deployment {
                 int_or_percent(&mut errors, unavailable, &at.child("maxUnavailable"));
                 int_or_percent(&mut errors, surge, &at.child("maxSurge"));
                 if zero(unavailable) && zero(surge) {
-                    errors.push(FieldError::invalid(at.child("maxUnavailable"), unavailable.clone(), "may not be 0 when `maxSurge` is 0"));
+                    errors.push(FieldError::invalid(
+                        at.child("maxUnavailable"),
+                        unavailable.clone(),
+                        "may not be 0 when `maxSurge` is 0",
+                    ));
                 }
                 not_over_all(&mut errors, unavailable, &at.child("maxUnavailable"));
             }
-            _ => errors.push(FieldError::not_supported(at, strategy.clone(), &["Recreate", "RollingUpdate"])),
+            _ => errors.push(FieldError::not_supported(
+                at,
+                strategy.clone(),
+                &["Recreate", "RollingUpdate"],
+            )),
         }
-        for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+        for field in [
+            "minReadySeconds",
+            "revisionHistoryLimit",
+            "progressDeadlineSeconds",
+        ] {
             non_negative(&mut errors, spec, &path, field);
         }
         if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64()
             && deadline <= spec["minReadySeconds"].as_i64().unwrap_or(0)
         {
-            errors.push(FieldError::invalid(path.child("progressDeadlineSeconds"), deadline, "must be greater than minReadySeconds"));
+            errors.push(FieldError::invalid(
+                path.child("progressDeadlineSeconds"),
+                deadline,
+                "must be greater than minReadySeconds",
+            ));
         }
         errors
     }
@@ -146,7 +198,12 @@ impl KindRules for Deployment {
 
     fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Self::validate(obj);
-        immutable(&mut errors, &obj["spec"]["selector"], &old["spec"]["selector"], spec_path().child("selector"));
+        immutable(
+            &mut errors,
+            &obj["spec"]["selector"],
+            &old["spec"]["selector"],
+            spec_path().child("selector"),
+        );
         errors
     }
 
@@ -207,7 +264,12 @@ impl KindRules for ReplicaSet {
 
     fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Self::validate(obj);
-        immutable(&mut errors, &obj["spec"]["selector"], &old["spec"]["selector"], spec_path().child("selector"));
+        immutable(
+            &mut errors,
+            &obj["spec"]["selector"],
+            &old["spec"]["selector"],
+            spec_path().child("selector"),
+        );
         errors
     }
 
@@ -250,24 +312,48 @@ impl StatefulSet {
         let mut errors = Vec::new();
         let policy = text(spec, "podManagementPolicy");
         if !matches!(policy, "OrderedReady" | "Parallel") {
-            errors.push(FieldError::invalid(path.child("podManagementPolicy"), policy, "must be 'OrderedReady' or 'Parallel'"));
+            errors.push(FieldError::invalid(
+                path.child("podManagementPolicy"),
+                policy,
+                "must be 'OrderedReady' or 'Parallel'",
+            ));
         }
         let (strategy, at) = (&spec["updateStrategy"], path.child("updateStrategy"));
         match text(strategy, "type") {
             "OnDelete" => {
                 if strategy["rollingUpdate"].is_object() {
                     let text = "only allowed for updateStrategy 'RollingUpdate'";
-                    errors.push(FieldError::invalid(at.child("rollingUpdate"), strategy["rollingUpdate"].clone(), text));
+                    errors.push(FieldError::invalid(
+                        at.child("rollingUpdate"),
+                        strategy["rollingUpdate"].clone(),
+                        text,
+                    ));
                 }
             }
-            "RollingUpdate" => non_negative(&mut errors, &strategy["rollingUpdate"], &at.child("rollingUpdate"), "partition"),
-            _ => errors.push(FieldError::invalid(at, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'")),
+            "RollingUpdate" => non_negative(
+                &mut errors,
+                &strategy["rollingUpdate"],
+                &at.child("rollingUpdate"),
+                "partition",
+            ),
+            _ => errors.push(FieldError::invalid(
+                at,
+                strategy.clone(),
+                "must be 'RollingUpdate' or 'OnDelete'",
+            )),
         }
-        let (retention, at) = (&spec["persistentVolumeClaimRetentionPolicy"], path.child("persistentVolumeClaimRetentionPolicy"));
+        let (retention, at) = (
+            &spec["persistentVolumeClaimRetentionPolicy"],
+            path.child("persistentVolumeClaimRetentionPolicy"),
+        );
         for field in ["whenDeleted", "whenScaled"] {
             let found = text(retention, field);
             if !matches!(found, "Retain" | "Delete") {
-                errors.push(FieldError::not_supported(at.child(field), found, &["Delete", "Retain"]));
+                errors.push(FieldError::not_supported(
+                    at.child(field),
+                    found,
+                    &["Delete", "Retain"],
+                ));
             }
         }
         non_negative(&mut errors, spec, &path, "replicas");
@@ -275,7 +361,11 @@ impl StatefulSet {
         if let Some(start) = spec["ordinals"]["start"].as_i64()
             && start < 0
         {
-            errors.push(FieldError::invalid("spec.ordinals.start", start, "must be greater than or equal to 0"));
+            errors.push(FieldError::invalid(
+                "spec.ordinals.start",
+                start,
+                "must be greater than or equal to 0",
+            ));
         }
         let service = text(spec, "serviceName");
         if create && !service.is_empty() {
@@ -289,7 +379,12 @@ impl StatefulSet {
             .collect();
         if !claims.is_empty() && complete["template"]["spec"].is_object() {
             let mut volumes = claims.clone();
-            volumes.extend(list(&spec["template"]["spec"], "volumes").iter().filter(|own| claims.iter().all(|claim| claim["name"] != own["name"])).cloned());
+            volumes.extend(
+                list(&spec["template"]["spec"], "volumes")
+                    .iter()
+                    .filter(|own| claims.iter().all(|claim| claim["name"] != own["name"]))
+                    .cloned(),
+            );
             complete["template"]["spec"]["volumes"] = json!(volumes);
         }
         selector_and_template(&mut errors, &complete, &path, "statefulset", true);
@@ -317,7 +412,11 @@ impl KindRules for StatefulSet {
         }
         if object(spec, "persistentVolumeClaimRetentionPolicy").is_some() {
             for field in ["whenDeleted", "whenScaled"] {
-                default(&mut spec["persistentVolumeClaimRetentionPolicy"], field, json!("Retain"));
+                default(
+                    &mut spec["persistentVolumeClaimRetentionPolicy"],
+                    field,
+                    json!("Retain"),
+                );
             }
         }
         default(spec, "replicas", json!(1));
@@ -350,9 +449,15 @@ impl KindRules for StatefulSet {
     fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Self::validate(obj, false);
         let mut munged = obj["spec"].clone();
-        for field in
-            ["replicas", "template", "updateStrategy", "minReadySeconds", "ordinals", "revisionHistoryLimit", "persistentVolumeClaimRetentionPolicy"]
-        {
+        for field in [
+            "replicas",
+            "template",
+            "updateStrategy",
+            "minReadySeconds",
+            "ordinals",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+        ] {
             munged[field] = old["spec"][field].clone();
         }
         if !same(&munged, &old["spec"]) {
@@ -378,7 +483,13 @@ impl KindRules for StatefulSet {
     fn cells(&self, obj: &Value, now: i64) -> Vec<Value> {
         let (names, images) = containers(&obj["spec"]["template"]["spec"]);
         let ready = obj["status"]["readyReplicas"].as_i64().unwrap_or(0);
-        vec![name(obj), json!(format!("{ready}/{}", obj["spec"]["replicas"])), age(obj, now), names, images]
+        vec![
+            name(obj),
+            json!(format!("{ready}/{}", obj["spec"]["replicas"])),
+            age(obj, now),
+            names,
+            images,
+        ]
     }
 }
 
@@ -390,7 +501,11 @@ impl DaemonSet {
         non_negative(&mut errors, spec, &path, "minReadySeconds");
         let strategy = &spec["updateStrategy"];
         if !matches!(text(strategy, "type"), "OnDelete" | "RollingUpdate") {
-            errors.push(FieldError::not_supported(path.child("updateStrategy").child("type"), text(strategy, "type"), &["RollingUpdate", "OnDelete"]));
+            errors.push(FieldError::not_supported(
+                path.child("updateStrategy").child("type"),
+                text(strategy, "type"),
+                &["RollingUpdate", "OnDelete"],
+            ));
         }
         non_negative(&mut errors, spec, &path, "revisionHistoryLimit");
         errors
@@ -432,7 +547,12 @@ impl KindRules for DaemonSet {
 
     fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Self::validate(obj);
-        immutable(&mut errors, &obj["spec"]["selector"], &old["spec"]["selector"], spec_path().child("selector"));
+        immutable(
+            &mut errors,
+            &obj["spec"]["selector"],
+            &old["spec"]["selector"],
+            spec_path().child("selector"),
+        );
         errors
     }
 }
@@ -446,17 +566,32 @@ mod tests {
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
         change(&mut obj["spec"]);
         Deployment.default(&mut obj);
-        Deployment.validate_create(&obj).iter().map(ToString::to_string).collect()
+        Deployment
+            .validate_create(&obj)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn deployments() {
         assert!(deployment(|_| {}).is_empty());
         let mismatch = deployment(|spec| spec["template"]["metadata"]["labels"] = json!({"x": "y"}));
-        assert_eq!(mismatch, [r#"spec.template.metadata.labels: Invalid value: {"x":"y"}: `selector` does not match template `labels`"#]);
-        assert_eq!(deployment(|spec| spec["replicas"] = json!(-1)), ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]);
+        assert_eq!(
+            mismatch,
+            [
+                r#"spec.template.metadata.labels: Invalid value: {"x":"y"}: `selector` does not match template `labels`"#
+            ]
+        );
+        assert_eq!(
+            deployment(|spec| spec["replicas"] = json!(-1)),
+            ["spec.replicas: Invalid value: -1: must be greater than or equal to 0"]
+        );
         let never = deployment(|spec| spec["template"]["spec"]["restartPolicy"] = json!("Never"));
-        assert_eq!(never, [r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#]);
+        assert_eq!(
+            never,
+            [r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#]
+        );
     }
 
     #[test]
