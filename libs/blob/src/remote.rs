@@ -68,7 +68,7 @@ impl Remote {
         })
     }
 
-    fn info(&self, meta: ObjectMeta) -> Option<ObjectInfo> {
+    fn info(&self, meta: &ObjectMeta) -> Option<ObjectInfo> {
         let key = meta.location.as_ref().strip_prefix(&self.root)?.to_owned();
         let last_modified = jiff::Timestamp::from_millisecond(meta.last_modified.timestamp_millis()).ok()?;
         let etag = meta.e_tag.as_deref().map(unquoted);
@@ -254,7 +254,7 @@ impl Blob for Remote {
             .map(|value| value.as_ref().to_owned());
         let range = result.range.clone();
         let info = self
-            .info(result.meta.clone())
+            .info(&result.meta)
             .ok_or_else(|| BlobError::NotFound { key: key.to_owned() })?;
         let name = key.to_owned();
         let body = result
@@ -275,7 +275,7 @@ impl Blob for Remote {
             .head(&self.path(key)?)
             .await
             .map_err(|error| failed(key, error))?;
-        self.info(meta)
+        self.info(&meta)
             .ok_or_else(|| BlobError::NotFound { key: key.to_owned() })
     }
 
@@ -312,7 +312,7 @@ impl Blob for Remote {
                 wanted(&key).then_some((key, None))
             });
             let objects = result.objects.into_iter().filter_map(|meta| {
-                let info = self.info(meta)?;
+                let info = self.info(&meta)?;
                 wanted(&info.key).then_some((info.key.clone(), Some(info)))
             });
             let mut entries: Vec<(String, Option<ObjectInfo>)> = folders.chain(objects).collect();
@@ -340,7 +340,7 @@ impl Blob for Remote {
         let mut found: Vec<ObjectInfo> = Vec::new();
         // one more than the page shows whether there is a next one
         while let Some(meta) = stream.try_next().await.map_err(fail)? {
-            let Some(info) = self.info(meta) else { continue };
+            let Some(info) = self.info(&meta) else { continue };
             if !wanted(&info.key) {
                 continue;
             }

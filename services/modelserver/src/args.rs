@@ -68,4 +68,22 @@ pub struct Serve {
     /// Use only the boosting rounds up to best_iteration (XGBoost).
     #[arg(long = "best_iteration", alias = "best-iteration")]
     pub best_iteration: bool,
+    /// Python interpreter of scikit-learn models.
+    #[arg(long, default_value = "python3")]
+    pub python: String,
+    /// Python processes of a scikit-learn model.
+    #[arg(long = "python_workers", alias = "python-workers", default_value_t = 1)]
+    pub python_workers: usize,
+    /// Seconds that loading may take (scikit-learn).
+    #[arg(long = "load_timeout", alias = "load-timeout", default_value_t = 300)]
+    pub load_timeout: u64,
+    /// Seconds that a prediction may take (scikit-learn).
+    #[arg(long, default_value_t = 60)]
+    pub timeout: u64,
+    /// Bytes of data that a Python process may hold; 0 for no limit.
+    #[arg(long = "worker_memory_bytes", alias = "worker-memory-bytes", default_value_t = 0)]
+    pub worker_memory_bytes: u64,
+    /// Answer with probabilities instead of classes (scikit-learn), as KServe's environment variable says.
+    #[arg(long = "predict_proba", alias = "predict-proba", env = "PREDICT_PROBA")]
+    pub predict_proba: bool,
 }

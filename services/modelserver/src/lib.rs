@@ -6,10 +6,12 @@
 
 pub mod args;
 pub mod codec;
+pub mod fetch;
 pub mod json;
 pub mod model;
 pub mod protocol;
 pub mod server;
+pub mod worker;
 pub mod xgboost;
 
 use anyhow::Context;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use worker::{WorkerOptions, Workers};
 
 /// Time that requests have to finish after SIGTERM; Kubernetes gives 30 s by default.
 const GRACE: Duration = Duration::from_secs(25);
@@ -71,9 +74,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     let runtime = builder.enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         match cli.command {
-            Some(Command::Fetch { uri, target }) => {
-                anyhow::bail!("fetch of {uri} to {} is not built yet", target.display())
-            }
+            Some(Command::Fetch { uri, target }) => fetch::fetch(&uri, &target).await,
             None => serve(cli.serve).await,
         }
     })
@@ -93,7 +94,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {address}"))?;
     let http = tokio::spawn(server::serve(server.clone(), listener_said(listener)?));
     let name = serve.model_name.clone();
-    let loading = tokio::task::spawn_blocking(move || load(&serve));
+    let loading = tokio::spawn(async move { load(&serve).await });
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let stop = async {
@@ -130,18 +131,28 @@ fn listener_said(listener: TcpListener) -> anyhow::Result<TcpListener> {
 }
 
 /// Loads the model that the flags name.
-pub fn load(serve: &Serve) -> anyhow::Result<Model> {
+pub async fn load(serve: &Serve) -> anyhow::Result<Model> {
     let (path, format) = model::find(&serve.model_dir, serve.format)?;
     match format {
         Format::Xgboost => {
-            let rounds = if serve.best_iteration {
-                xgboost::Rounds::Best
-            } else {
-                xgboost::Rounds::All
-            };
-            let booster = xgboost::load(&path, rounds).with_context(|| path.display().to_string())?;
+            let rounds = if serve.best_iteration { xgboost::Rounds::Best } else { xgboost::Rounds::All };
+            let file = path.clone();
+            let loaded = tokio::task::spawn_blocking(move || xgboost::load(&file, rounds)).await;
+            let booster = loaded.context("loading stopped")?.with_context(|| path.display().to_string())?;
             Ok(Model::native(Arc::new(XgboostModel::new(booster))))
         }
-        other => anyhow::bail!("format {other:?} is not served yet"),
+        Format::Sklearn => {
+            let options = WorkerOptions {
+                path,
+                python: serve.python.clone(),
+                processes: serve.python_workers,
+                load: Duration::from_secs(serve.load_timeout),
+                call: Duration::from_secs(serve.timeout),
+                memory: serve.worker_memory_bytes,
+                proba: serve.predict_proba,
+            };
+            Ok(Model::Python(Workers::start(options).await?))
+        }
+        Format::Onnx => anyhow::bail!("format onnx is not served yet"),
     }
 }

@@ -3,7 +3,7 @@
 mod v1;
 mod v2;
 
-pub use v1::{Wanted, read_v1, write_v1};
+pub use v1::{Wanted, read_v1, write_records, write_v1};
 pub use v2::{Encoded, read_v2, write_model, write_v2};
 
 use crate::json::ArrayError;

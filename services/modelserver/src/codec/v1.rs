@@ -1,7 +1,7 @@
 //! V1: `{"instances": [...]}` in, `{"predictions": [...]}` out.
 
 use super::{Refusal, array_text};
-use crate::json::{Nested, Scanner, read_array, write_data};
+use crate::json::{Nested, Scanner, read_array, write_data, write_string};
 use crate::protocol::{Data, Datatype, InferError, Instances, Tensor};
 
 /// How the model wants its instances.
@@ -107,6 +107,28 @@ pub fn write_v1(output: &Tensor) -> Vec<u8> {
     out.extend_from_slice(b"{\"predictions\":");
     nested(&mut out, &output.data, &output.shape, 0..output.data.len());
     out.push(b'}');
+    out
+}
+
+/// Writes `{"predictions": [{"a": 1, "b": 2}, ...]}`: one object per row, one member per output.
+pub fn write_records(outputs: &[Tensor]) -> Vec<u8> {
+    let rows = outputs.iter().map(|output| output.shape.first().copied().unwrap_or(0)).min().unwrap_or(0);
+    let mut out = b"{\"predictions\":[".to_vec();
+    for row in 0..rows {
+        out.extend_from_slice(if row > 0 { b",{" } else { b"{" });
+        for (at, output) in outputs.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            write_string(&mut out, &output.name);
+            out.push(b':');
+            let inner = output.shape.get(1..).unwrap_or(&[]);
+            let step = inner.iter().product::<usize>();
+            nested(&mut out, &output.data, inner, row * step..(row + 1) * step);
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"]}");
     out
 }
 

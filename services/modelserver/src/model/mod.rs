@@ -10,6 +10,7 @@ pub use xgboost::XgboostModel;
 
 use crate::codec::Wanted;
 use crate::protocol::{Data, InferError, InferRequest, Instances, ModelSpec, Tensor};
+use crate::worker::Workers;
 use std::sync::Arc;
 
 /// What a V1 request is answered with.
@@ -17,14 +18,16 @@ use std::sync::Arc;
 pub enum Predictions {
     /// An array, written as nested lists.
     Tensor(Tensor),
-    /// JSON text as a worker wrote it.
-    Json(Vec<u8>),
+    /// Several outputs, written as one object per row.
+    Records(Vec<Tensor>),
 }
 
 /// A model that is ready to answer.
 pub enum Model {
     /// Runs inside this process.
     Native(Runner),
+    /// Runs in Python processes.
+    Python(Workers),
 }
 
 impl Model {
@@ -37,6 +40,7 @@ impl Model {
     pub fn spec(&self) -> &ModelSpec {
         match self {
             Self::Native(runner) => runner.spec(),
+            Self::Python(workers) => workers.spec(),
         }
     }
 
@@ -50,6 +54,15 @@ impl Model {
                     .first()
                     .map_or(crate::protocol::Datatype::Fp32, |input| input.datatype),
             ),
+            Self::Python(_) => Wanted::Any,
+        }
+    }
+
+    /// Whether it can answer now.
+    pub fn ready(&self) -> bool {
+        match self {
+            Self::Native(_) => true,
+            Self::Python(workers) => workers.ready(),
         }
     }
 
@@ -57,6 +70,7 @@ impl Model {
     pub async fn infer(&self, request: &mut InferRequest) -> Result<Vec<Tensor>, InferError> {
         match self {
             Self::Native(runner) => runner.run(std::mem::take(&mut request.inputs)).await,
+            Self::Python(workers) => workers.infer(request).await,
         }
     }
 
@@ -89,6 +103,7 @@ impl Model {
                     .map(Predictions::Tensor)
                     .ok_or_else(|| InferError::internal("the model gave no output"))
             }
+            Self::Python(workers) => workers.predict(instances).await,
         }
     }
 

@@ -61,6 +61,19 @@ impl Data {
         self.len() == 0
     }
 
+    /// Some of the elements.
+    #[must_use]
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        macro_rules! part {
+            ($($variant:ident),*) => {
+                match self {
+                    $(Self::$variant(values) => Self::$variant(values[range].to_vec()),)*
+                }
+            };
+        }
+        part!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Fp32, Fp64, Bytes)
+    }
+
     /// Element type.
     pub fn datatype(&self) -> Datatype {
         match self {
@@ -202,6 +215,20 @@ impl Tensor {
             ));
         }
         Ok(Self { name, shape, data })
+    }
+}
+
+impl Tensor {
+    /// Some of its rows (slices along the first dimension).
+    #[must_use]
+    pub fn rows(&self, start: usize, count: usize) -> Self {
+        let step: usize = self.shape.iter().skip(1).product();
+        let range = start * step..(start + count) * step;
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first = count;
+        }
+        Self { name: self.name.clone(), shape, data: self.data.part(range) }
     }
 }
 

@@ -69,7 +69,7 @@ impl Server {
 
     /// Whether requests are answered: the model is there and the server is not stopping.
     pub fn ready(&self) -> bool {
-        self.model.get().is_some() && !self.stopping.is_cancelled()
+        self.model.get().is_some_and(Model::ready) && !self.stopping.is_cancelled()
     }
 }
 

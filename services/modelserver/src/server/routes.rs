@@ -2,7 +2,7 @@
 
 use super::metrics::Protocol;
 use super::{Server, body};
-use crate::codec::{read_v1, read_v2, write_model, write_v1, write_v2};
+use crate::codec::{read_v1, read_v2, write_model, write_records, write_v1, write_v2};
 use crate::json::write_string;
 use crate::model::{Model, Predictions};
 use crate::protocol::{Fault, InferError, Instances};
@@ -212,12 +212,7 @@ async fn predict(
     server.metrics.predicted(start.elapsed(), rows);
     Ok(match predictions {
         Predictions::Tensor(tensor) => ok(JSON, write_v1(&tensor)),
-        Predictions::Json(text) => {
-            let mut body = b"{\"predictions\":".to_vec();
-            body.extend_from_slice(&text);
-            body.push(b'}');
-            ok(JSON, body)
-        }
+        Predictions::Records(outputs) => ok(JSON, write_records(&outputs)),
     })
 }
 
