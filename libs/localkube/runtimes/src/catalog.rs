@@ -1,7 +1,5 @@
 //! Which RuntimeImage an image gets: the user's before the defaults, then priority, then the longest pattern.
 
-use globset::GlobBuilder;
-
 use crate::reference::Reference;
 use crate::resource::RuntimeImageSpec;
 use crate::{ImageError, OpenError};
@@ -74,11 +72,38 @@ fn best<'a>(image: &Reference, entries: &'a [Entry]) -> Option<&'a Entry> {
 
 fn matches(pattern: &str, image: &Reference) -> bool {
     let has_tag = pattern.rsplit('/').next().is_some_and(|last| last.contains(':')) || pattern.contains('@');
-    let Ok(glob) = GlobBuilder::new(pattern.trim()).literal_separator(false).build() else {
-        return false;
-    };
-    let matcher = glob.compile_matcher();
-    image.spellings(has_tag).iter().any(|s| matcher.is_match(s))
+    image
+        .spellings(has_tag)
+        .iter()
+        .any(|s| glob(pattern.trim().as_bytes(), s.as_bytes()))
+}
+
+/// `*` stands for any characters, `?` for one.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // where to go on when what follows the last `*` does not fit: after the `*`, one character further
+    let mut retry: Option<(usize, usize)> = None;
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p + 1, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => {
+                p += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((after, from)) => {
+                    retry = Some((after, from + 1));
+                    p = after;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 /// The text of `ErrImagePull` for an image that nothing maps.
@@ -188,6 +213,28 @@ mod tests {
                 .name,
             "a"
         );
+    }
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (pattern, text, expected) in [
+            ("a*c", "abbc", true),
+            ("a*c", "abcd", false),
+            ("*/jupyter*", "ghcr.io/x/jupyter-scipy", true),
+            ("*", "", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("python", "python3", false),
+            ("ab*ab", "abab", true),
+            ("ab*ab", "aba", false),
+        ] {
+            assert_eq!(
+                glob(pattern.as_bytes(), text.as_bytes()),
+                expected,
+                "{pattern} {text}"
+            );
+        }
     }
 
     #[test]

@@ -106,11 +106,16 @@ impl ContainerPython {
 
     fn write_entry_points(&self) -> io::Result<()> {
         let site_packages = self.state.python.site_packages();
-        // our pip and ensurepip come before the interpreter's; the packages of the environment come last, with their own .pth files
+        // `python3 -m pip` leaves for our executable before the interpreter has finished starting; otherwise our pip and ensurepip
+        // come before the interpreter's, and the packages of the environment come last, with their own .pth files
+        let pip = python_string(&self.state.stubs.join("bin/pip"));
         let chain = format!(
-            "import sys; sys.path.insert(0, {})\nimport site; site.addsitedir({})\n",
-            python_string(&self.state.stubs),
-            python_string(&self.root.join("env").join(&site_packages)),
+            "import sys; sys.orig_argv[1:3] == ['-m', 'pip'] and __import__('os').execv({pip}, [{pip}, '--ferroflow-venv', {root}, *sys.orig_argv[3:]])\n\
+             import sys; sys.path.insert(0, {stubs})\n\
+             import site; site.addsitedir({packages})\n",
+            root = python_string(&self.root),
+            stubs = python_string(&self.state.stubs),
+            packages = python_string(&self.root.join("env").join(&site_packages)),
         );
         std::fs::write(self.root.join(&site_packages).join("_ferroflow.pth"), chain)?;
         for (name, tool) in [("pip", "pip"), ("pip3", "pip"), ("uv", "uv")] {

@@ -54,8 +54,7 @@ pub struct Environments<'a> {
 impl Environments<'_> {
     /// The empty environment of the interpreter.
     pub fn base(&self) -> Result<Environment, BuildError> {
-        let key = format!("{}-{}", self.python.version(), digest(&(FORMAT, self.python)));
-        let dir = self.cache.environment(&key);
+        let Environment { key, dir } = self.base_environment();
         if !dir.is_dir() {
             let _lock = self.cache.lock(&key).map_err(io_error)?;
             if !dir.is_dir() {
@@ -67,6 +66,21 @@ impl Environments<'_> {
         Ok(Environment { key, dir })
     }
 
+    /// What [`Environments::apply`] gives for these changes in turn, if all of it is there already.
+    pub fn known(&self, changes: &[Change]) -> Option<Environment> {
+        let environment = self.base_environment();
+        let start = environment.dir.is_dir().then_some(environment);
+        changes.iter().try_fold(start?, |environment, change| {
+            self.lookup(&change.key(&environment.key)?)
+        })
+    }
+
+    fn base_environment(&self) -> Environment {
+        let key = format!("{}-{}", self.python.version(), digest(&(FORMAT, self.python)));
+        let dir = self.cache.environment(&key);
+        Environment { key, dir }
+    }
+
     /// Makes `change` on top of `parent`, or finds it made. What must not be shared is built under `private`.
     /// `say` gets the lines that `uv` prints while it works.
     pub fn apply(
@@ -76,7 +90,9 @@ impl Environments<'_> {
         private: &Path,
         say: &mut dyn FnMut(&str),
     ) -> Result<Environment, BuildError> {
-        let Some(layer) = change.key(&parent.key) else {
+        // a private environment's path may be another one's tomorrow, so nothing on top of it is shared either
+        let shared = parent.dir.starts_with(self.cache.root());
+        let Some(layer) = change.key(&parent.key).filter(|_| shared) else {
             return self.apply_privately(parent, change, private, say);
         };
         if let Some(known) = self.lookup(&layer) {
@@ -106,10 +122,7 @@ impl Environments<'_> {
             let _ = std::fs::remove_dir_all(&unfinished);
         }
         let built = built?;
-        // a private parent never comes back under this key, so what is built on it is remembered for this container only
-        if built.dir.starts_with(self.cache.root()) {
-            cache::write_atomically(&self.cache.layer(&layer), built.key.as_bytes()).map_err(io_error)?;
-        }
+        cache::write_atomically(&self.cache.layer(&layer), built.key.as_bytes()).map_err(io_error)?;
         Ok(built)
     }
 

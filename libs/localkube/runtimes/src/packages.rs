@@ -1,9 +1,7 @@
 //! What is to be installed: requirements and indexes, in one normal form that names them.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// Where packages come from.
@@ -235,49 +233,55 @@ fn has_archive_suffix(file: &str) -> bool {
         .any(|s| file.ends_with(s))
 }
 
-/// One spelling for equal requirements: `Scikit_Learn >= 1.0` and `scikit-learn>=1.0`.
+/// One spelling for equal requirements: `Scikit_Learn >= 1.0` and `scikit-learn>=1.0`. What has another shape stays as it is.
 pub fn normalise(text: &str) -> String {
-    static SHAPE: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(
-            r"^([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(;.*)?$",
-        )
-        .ok()
-    });
-    static SEPARATORS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("[-_.]+").ok());
-    let (Some(shape), Some(separators)) = (SHAPE.as_ref(), SEPARATORS.as_ref()) else {
+    let text = text.trim();
+    let name_end = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
+        .unwrap_or(text.len());
+    let (name, rest) = text.split_at(name_end);
+    let (extras, rest) = match rest.trim_start().strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some(parts) => parts,
+            None => return text.to_owned(),
+        },
+        None => ("", rest),
+    };
+    let (versions, marker) = rest.split_once(';').unwrap_or((rest, ""));
+    let versions: String = versions.split_whitespace().collect();
+    let versions = versions
+        .strip_prefix('(')
+        .and_then(|v| v.strip_suffix(')'))
+        .unwrap_or(&versions);
+    if name.is_empty() || !(versions.is_empty() || versions.starts_with(['=', '<', '>', '!', '~'])) {
         return text.to_owned();
-    };
-    let Some(found) = shape.captures(text.trim()) else {
-        return text.trim().to_owned();
-    };
-    let part = |i| found.get(i).map_or("", |m| m.as_str());
-    if part(3).contains("://") {
-        return text.trim().to_owned();
     }
-    let squeezed = |s: &str| s.split_whitespace().collect::<String>();
-    let sorted = |s: String, separator: &str| {
-        let mut items: Vec<&str> = s.split(',').filter(|i| !i.is_empty()).collect();
+    let sorted = |list: &str| {
+        let mut items: Vec<&str> = list.split(',').map(str::trim).filter(|i| !i.is_empty()).collect();
         items.sort_unstable();
-        items.join(separator)
+        items.join(",")
     };
-    let name = separators.replace_all(part(1), "-").to_ascii_lowercase();
-    let extras = sorted(
-        squeezed(part(2)).trim_matches(['[', ']']).to_ascii_lowercase(),
-        ",",
-    );
-    let extras = if extras.is_empty() {
-        extras
-    } else {
-        format!("[{extras}]")
-    };
-    let versions = sorted(squeezed(part(3)), ",");
-    let marker = part(4).trim_start_matches(';').trim();
-    let marker = if marker.is_empty() {
-        String::new()
-    } else {
-        format!("; {marker}")
-    };
-    format!("{name}{extras}{versions}{marker}")
+    let mut out = String::with_capacity(text.len());
+    for c in name.chars() {
+        let c = if matches!(c, '_' | '.') {
+            '-'
+        } else {
+            c.to_ascii_lowercase()
+        };
+        if !(c == '-' && out.ends_with('-')) {
+            out.push(c);
+        }
+    }
+    let extras = sorted(&extras.to_ascii_lowercase());
+    if !extras.is_empty() {
+        out.push_str(&format!("[{extras}]"));
+    }
+    out.push_str(&sorted(versions));
+    if !marker.trim().is_empty() {
+        out.push_str("; ");
+        out.push_str(marker.trim());
+    }
+    out
 }
 
 #[cfg(test)]
@@ -290,6 +294,12 @@ mod tests {
             ("Scikit_Learn >= 1.0 , <2", "scikit-learn<2,>=1.0"),
             ("kfp==2.17.0", "kfp==2.17.0"),
             ("a.b[Y, x] (==1)", "a-b[x,y]==1"),
+            ("a__B", "a-b"),
+            (
+                "pkg @ https://example.com/p.whl",
+                "pkg @ https://example.com/p.whl",
+            ),
+            ("pkg[", "pkg["),
             (
                 "typing-extensions>=3.7.4,<5; python_version<\"3.9\"",
                 "typing-extensions<5,>=3.7.4; python_version<\"3.9\"",

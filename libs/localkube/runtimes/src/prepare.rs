@@ -255,6 +255,15 @@ impl Runtimes {
         what: String,
     ) -> Result<environments::Environment, ImageError> {
         let failed = |e: String| ImageError::Failed(e);
+        // what is built already never waits behind what is being built
+        let here = environments::Environments {
+            cache: &self.inner.cache,
+            python: &python,
+            uv: uv.as_ref().map_err(String::as_str),
+        };
+        if let Some(known) = here.known(&changes) {
+            return Ok(known);
+        }
         let _permit = self
             .inner
             .builds

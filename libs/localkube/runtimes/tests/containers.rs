@@ -22,11 +22,35 @@ struct Container {
     index: PathBuf,
 }
 
+/// A configuration with a cache of its own and a `uv` that the first test finds or fetches for all.
+async fn config(cache_dir: &Path) -> RuntimesConfig {
+    static UV: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("uv-for-tests");
+    let mut config = RuntimesConfig::new(PathBuf::from(env!("CARGO_BIN_EXE_localkube-pip")));
+    config.cache_dir = shared.clone();
+    let finding = config.clone();
+    let find = || async {
+        let runtimes = Runtimes::open_detached(finding).await.unwrap();
+        let container_dir = shared.join("container");
+        runtimes
+            .prepare(PrepareRequest {
+                image: "python".to_owned(),
+                container_dir,
+            })
+            .await
+            .unwrap();
+    };
+    UV.get_or_init(find).await;
+    let fetched = shared.join("uv/bin/uv");
+    config.uv = fetched.is_file().then_some(fetched);
+    config.cache_dir = cache_dir.to_owned();
+    config
+}
+
 impl Machine {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = RuntimesConfig::new(PathBuf::from(env!("CARGO_BIN_EXE_localkube-pip")));
-        config.cache_dir = dir.path().join("cache");
+        let config = config(&dir.path().join("cache")).await;
         let runtimes = Runtimes::open_detached(config).await.unwrap();
         let index = dir.path().join("index");
         std::fs::create_dir_all(&index).unwrap();
@@ -232,6 +256,21 @@ async fn a_package_that_does_not_exist_says_so() {
     );
 }
 
+/// The smallest build backend: an editable wheel with a .pth file.
+const BACKEND: &str = r#"
+import os, zipfile
+def get_requires_for_build_editable(config_settings=None): return []
+def build_editable(directory, config_settings=None, metadata_directory=None):
+    name = "mine-1-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as z:
+        z.writestr("mine.pth", os.getcwd() + "\n")
+        z.writestr("mine-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+        z.writestr("mine-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        z.writestr("mine-1.dist-info/RECORD", "mine.pth,,\nmine-1.dist-info/METADATA,,\nmine-1.dist-info/WHEEL,,\nmine-1.dist-info/RECORD,,\n")
+    return name
+build_wheel = build_editable
+"#;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ways_people_install_work() {
     let machine = Machine::new().await;
@@ -244,7 +283,12 @@ async fn the_ways_people_install_work() {
     c.ok("pip install -q $PIP_FIND_LINKS/needy-1.0-py3-none-any.whl && python3 -c 'import needy'");
     c.ok("pip install -q --upgrade pip && pip --version");
     // an editable install is this container's own
-    c.ok("mkdir -p pkg && printf 'x = 1\\n' > pkg/mine.py");
+    c.ok("mkdir -p pkg && printf 'x = 1\\n' > pkg/mine.py && printf '[project]\\nname=\"mine\"\\nversion=\"1\"\\n[build-system]\\nrequires=[]\\nbuild-backend=\"back\"\\nbackend-path=[\".\"]\\n' > pkg/pyproject.toml");
+    std::fs::write(c.work.join("pkg/back.py"), BACKEND).unwrap();
+    c.ok("pip install -q -e ./pkg && cd / && python3 -c 'import mine, needy; assert mine.x == 1'");
+    c.ok("printf 'x = 22\\n' > pkg/mine.py && cd / && python3 -c 'import mine; assert mine.x == 22'");
+    c.ok("pip install -q lonely --no-deps && cd / && python3 -c 'import mine, lonely' && pip uninstall -q -y lonely");
+    assert!(c.ok("realpath $VIRTUAL_ENV/env").contains("/private/"));
     // a notebook's running kernel sees what it installs
     let script = "import subprocess, sys\nsubprocess.check_call([sys.executable, '-m', 'pip', 'install', '-q', 'lonely', '--no-deps'])\nimport lonely\nprint(lonely.version)";
     std::fs::write(c.work.join("kernel.py"), script).unwrap();
@@ -333,4 +377,91 @@ async fn environments_can_be_built_ahead() {
         text.contains("ERROR: No matching distribution found for absent"),
         "{text}"
     );
+}
+
+/// An API server that knows one kind.
+fn client_with(images: serde_json::Value) -> kube::Client {
+    let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let images = images.clone();
+        async move {
+            assert_eq!(request.uri().path(), "/apis/ferroflow.dev/v1/runtimeimages");
+            let (code, body) = match images {
+                serde_json::Value::Null => (
+                    404,
+                    serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 404, "reason": "NotFound", "message": "no"}),
+                ),
+                items => (
+                    200,
+                    serde_json::json!({"apiVersion": "ferroflow.dev/v1", "kind": "RuntimeImageList", "metadata": {}, "items": items}),
+                ),
+            };
+            let body = http_body_util::Full::new(bytes::Bytes::from(body.to_string()));
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(code).body(body).unwrap())
+        }
+    });
+    kube::Client::new(service, "default")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_runtime_image_wins_and_its_faults_are_told() {
+    let machine = Machine::new().await;
+    let index = machine.dir.path().join("index");
+    let image = |name: &str, spec: serde_json::Value| serde_json::json!({"apiVersion": "ferroflow.dev/v1", "kind": "RuntimeImage", "metadata": {"name": name}, "spec": spec});
+    let packages =
+        |list: &[&str]| serde_json::json!({"version": "3.11", "packages": list, "findLinks": [index]});
+    let images = serde_json::json!([
+        image(
+            "mine",
+            serde_json::json!({"match": ["example.com/team/*"], "python": packages(&["needy"]), "env": {"A": "b"}, "cmd": ["needy-script"], "workingDir": "/srv"})
+        ),
+        image("no-python", serde_json::json!({"match": ["python"], "host": {}})),
+        image(
+            "broken",
+            serde_json::json!({"match": ["broken"], "python": packages(&["no-such-thing"])})
+        ),
+        image("engine", serde_json::json!({"match": ["nginx"], "engine": {}})),
+    ]);
+    let config = config(&machine.dir.path().join("cache")).await;
+    let open = |images| Runtimes::open(config.clone(), client_with(images));
+    // the index is the folder, as on a machine whose user configured it so
+    let runtimes = open(images).await.unwrap();
+    let prepare = |image: &str| {
+        let container_dir = machine.dir.path().join(image.replace(['/', ':'], "_"));
+        runtimes.prepare(PrepareRequest {
+            image: image.to_owned(),
+            container_dir,
+        })
+    };
+    let mine = prepare("example.com/team/model:7").await.unwrap();
+    assert!(mine.env.contains(&("A".to_owned(), "b".to_owned())));
+    assert_eq!(
+        (mine.cmd.clone(), mine.working_dir.clone()),
+        (vec!["needy-script".to_owned()], Some("/srv".into()))
+    );
+    let work = machine.dir.path().to_owned();
+    let c = Container {
+        runtime: mine,
+        work,
+        index: index.clone(),
+    };
+    assert!(
+        c.ok("needy-script && python3 -c 'import tiny'")
+            .contains("example.com_team_model_7")
+    );
+    assert_eq!(prepare("python:3.11").await.unwrap().kind, RuntimeKind::Host);
+    let text = prepare("broken").await.unwrap_err().to_string();
+    assert!(
+        text.starts_with("runtime image broken: ")
+            && text.ends_with("ERROR: No matching distribution found for no-such-thing"),
+        "{text}"
+    );
+    let text = prepare("nginx").await.unwrap_err().to_string();
+    assert!(text.contains("asks for a container engine"), "{text}");
+
+    let without = open(serde_json::Value::Null).await.unwrap();
+    let request = PrepareRequest {
+        image: "python:3.11".to_owned(),
+        container_dir: machine.dir.path().join("d"),
+    };
+    assert_eq!(without.prepare(request).await.unwrap().kind, RuntimeKind::Python);
 }
