@@ -17,12 +17,19 @@ pub const CALLER_HEADER: &str = "ferroflow-caller";
 #[derive(Debug, Clone)]
 pub struct VerifyLayer {
     key: CallerKey,
+    required: bool,
 }
 
 impl VerifyLayer {
     /// Verifies with `key`.
     pub fn new(key: CallerKey) -> Self {
-        Self { key }
+        Self { key, required: true }
+    }
+
+    /// Verifies a token where there is one and lets requests without pass: for services that know credentials of their own
+    /// (signed URLs, SigV4) and refuse by themselves.
+    pub fn optional(key: CallerKey) -> Self {
+        Self { key, required: false }
     }
 }
 
@@ -30,10 +37,7 @@ impl<S> Layer<S> for VerifyLayer {
     type Service = VerifyService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifyService {
-            inner,
-            key: self.key.clone(),
-        }
+        VerifyService { inner, key: self.key.clone(), required: self.required }
     }
 }
 
@@ -42,6 +46,7 @@ impl<S> Layer<S> for VerifyLayer {
 pub struct VerifyService<S> {
     inner: S,
     key: CallerKey,
+    required: bool,
 }
 
 fn is_open(path: &str) -> bool {
@@ -75,7 +80,7 @@ where
                     request.extensions_mut().insert(caller);
                 }
                 Some(Err(error)) => return refuse(&request, &error),
-                None if is_open(request.uri().path()) => {}
+                None if !self.required || is_open(request.uri().path()) => {}
                 None => {
                     let text = "the request carries no caller token; send it through the gateway";
                     return refuse(

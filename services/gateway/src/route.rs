@@ -10,7 +10,7 @@ pub struct Route {
     pub key: String,
     /// Part of the path that is removed before the request is passed on.
     pub strip: String,
-    /// Whether the upstream authenticates by itself (signed URLs, SigV4), so that nobody needs to be known here.
+    /// Whether the upstream knows credentials of its own (signed URLs, SigV4), so that callers who are nobody here pass too.
     pub open: bool,
     /// The service.
     pub upstream: Upstream,
@@ -54,7 +54,7 @@ impl RouteTable {
         if let Some((service, namespace)) = self.model_host(without_port(host)) {
             return Target::Workload {
                 kind: WorkloadKind::Model,
-                service: format!("{service}-predictor"),
+                service: predictor(&service),
                 namespace,
                 port: 80,
                 path: path.to_owned(),
@@ -73,7 +73,7 @@ impl RouteTable {
         {
             return Target::Workload {
                 kind: WorkloadKind::Model,
-                service: format!("{service}-predictor"),
+                service: predictor(&service),
                 namespace,
                 port: 80,
                 path: format!("/{rest}"),
@@ -105,6 +105,11 @@ impl RouteTable {
         let plain = !service.is_empty() && !namespace.is_empty() && !namespace.contains('.');
         plain.then(|| (service.to_owned(), namespace.to_owned()))
     }
+}
+
+/// KServe's predictor has a Host of its own beside the InferenceService's; both lead to the same Service.
+fn predictor(service: &str) -> String {
+    format!("{}-predictor", service.trim_end_matches("-predictor"))
 }
 
 fn prefix_matches(prefix: &str, path: &str) -> bool {
@@ -159,6 +164,7 @@ mod tests {
         let table = table();
         for (host, path) in [
             ("digits.team.localhost:8080", "/v2/models/digits/infer"),
+            ("digits-predictor.team.localhost:8080", "/v2/models/digits/infer"),
             ("localhost:8080", "/serving/team/digits/v2/models/digits/infer"),
         ] {
             let Target::Workload {

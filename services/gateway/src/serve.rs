@@ -1,7 +1,9 @@
 //! The gateway itself: every request passes guard, authentication and routing here.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::{Json, Router};
@@ -14,7 +16,7 @@ use k8s_openapi::api::authentication::v1::UserInfo;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tower::Layer as _;
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::authenticate::Authenticator;
 use crate::dashboard;
@@ -22,7 +24,7 @@ use crate::guard::{self, HostRules};
 use crate::peer::Peer;
 use crate::route::{RouteTable, Target, WorkloadKind};
 use crate::session::COOKIE;
-use crate::upstream::{Addresses, Proxy};
+use crate::upstream::{Addresses, Proxy, Upstream};
 
 /// What a gateway is made of.
 #[derive(Debug)]
@@ -98,6 +100,11 @@ fn is_grpc(request: &Request) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
+fn is_grpc_web(request: &Request) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web"))
+}
+
 impl Gateway {
     async fn respond(&self, peer: Peer, mut request: Request, grpc: bool) -> Result<Response, Error> {
         let deps = &self.0.deps;
@@ -127,36 +134,19 @@ impl Gateway {
             && route.open
         {
             strip(&mut request, &route.strip)?;
+            if let Ok(principal) = deps.authenticator.principal(request.headers(), peer).await {
+                self.identify(&mut request, principal)?;
+            }
             return self.0.proxy.send(&route.upstream, request).await;
         }
         let principal = deps.authenticator.principal(request.headers(), peer).await?;
         match target {
             Target::Route(route) => {
                 strip(&mut request, &route.strip)?;
+                request.headers_mut().remove(header::AUTHORIZATION);
                 self.identify(&mut request, principal)?;
-                if grpc
-                    && request.headers()[header::CONTENT_TYPE]
-                        .as_bytes()
-                        .starts_with(b"application/grpc-web")
-                {
-                    let proxy = self.0.proxy.clone();
-                    let upstream = route.upstream.clone();
-                    let service = tonic_web::GrpcWebLayer::new().layer(tower::service_fn(
-                        move |request: http::Request<tonic::body::Body>| {
-                            let (proxy, upstream) = (proxy.clone(), upstream.clone());
-                            async move {
-                                let sent = proxy.send(&upstream, request.map(axum::body::Body::new)).await;
-                                Ok::<_, std::convert::Infallible>(
-                                    sent.unwrap_or_else(|e| Status::from(e).into_http())
-                                        .map(tonic::body::Body::new),
-                                )
-                            }
-                        },
-                    ));
-                    let answer =
-                        tower::ServiceExt::oneshot(service, request.map(tonic::body::Body::new)).await;
-                    let Ok(response) = answer;
-                    return Ok(response.map(axum::body::Body::new));
+                if grpc && is_grpc_web(&request) {
+                    return Ok(self.grpc_web(&route.upstream, request).await);
                 }
                 self.0.proxy.send(&route.upstream, request).await
             }
@@ -181,6 +171,22 @@ impl Gateway {
                 _ => Ok(dashboard::file(&path)),
             },
         }
+    }
+
+    /// Translates grpc-web to gRPC on the way to the service and back.
+    async fn grpc_web(&self, upstream: &Upstream, request: Request) -> Response {
+        let (proxy, upstream) = (self.0.proxy.clone(), upstream.clone());
+        let send = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+            let (proxy, upstream) = (proxy.clone(), upstream.clone());
+            async move {
+                let sent = proxy.send(&upstream, request.map(Body::new)).await;
+                let response = sent.unwrap_or_else(|error| Status::from(error).into_http());
+                Ok::<_, Infallible>(response.map(tonic::body::Body::new))
+            }
+        });
+        let service = tonic_web::GrpcWebLayer::new().layer(send);
+        let Ok(response) = service.oneshot(request.map(tonic::body::Body::new)).await;
+        response.map(Body::new)
     }
 
     fn readyz(&self) -> Response {
@@ -216,7 +222,6 @@ impl Gateway {
             groups: Some(principal.groups.clone()),
             ..Default::default()
         });
-        request.headers_mut().remove(header::AUTHORIZATION);
         let token = self.0.deps.key.sign(&Caller::new(principal), "gateway")?;
         let mut value = HeaderValue::try_from(token).map_err(Error::internal)?;
         value.set_sensitive(true);

@@ -1,0 +1,121 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::failure::Usage;
+use crate::settings::Flags;
+use crate::{status, up};
+
+const EXAMPLES: &str = "Examples:
+  ferroflow up                          start everything on this machine, at http://localhost:8080
+  ferroflow up --port 0 --data-dir /tmp/ff   on a free port, with its state in /tmp/ff
+  ferroflow status                      what runs, and how to reach it
+  kubectl --kubeconfig ~/.ferroflow/kubeconfig get pods -A";
+
+/// Machine learning pipelines, tuning, training, serving and notebooks: Kubeflow's platform in one program.
+#[derive(Debug, Parser)]
+#[command(name = "ferroflow", version, about, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start every service on this machine.
+    ///
+    /// Keeps all state in one folder and goes on where it was when it is started again. Stop it with Ctrl-C.
+    #[command(
+        after_help = "Examples:\n  ferroflow up\n  ferroflow up --port 9000\n  FERROFLOW_PORT=0 ferroflow up --data-dir ./state"
+    )]
+    Up(Flags),
+    /// Start one service against a cluster; this is what each Deployment of the chart runs.
+    #[command(after_help = "Examples:\n  ferroflow serve pipelines\n  ferroflow serve gateway --port 8080")]
+    Serve {
+        /// Which service.
+        service: Service,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Tell what runs in a data folder and how to reach it.
+    #[command(after_help = "Examples:\n  ferroflow status\n  ferroflow status --data-dir /tmp/ff")]
+    Status {
+        /// Folder that holds all state [default: ~/.ferroflow].
+        #[arg(long, env = "FERROFLOW_DATA_DIR", value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Print the version.
+    Version,
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  ferroflow completions bash > /etc/bash_completion.d/ferroflow")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// The services that run apart from each other on a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    Gateway,
+    Pipelines,
+    Metadata,
+    Artifacts,
+    Tuning,
+    Training,
+    Serving,
+    Notebooks,
+    Profiles,
+}
+
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help to standard output and mistakes to standard error, and knows the exit codes 0 and 2
+            let _closed = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match cli.command {
+        Command::Up(flags) => up::run(&flags),
+        Command::Serve { service, flags } => crate::platform::serve::run(service, &flags),
+        Command::Status { data_dir } => status::run(data_dir),
+        Command::Version => print(&format!("ferroflow {}\n", ferroflow_kernel::VERSION)),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ferroflow", &mut script);
+            print(&String::from_utf8_lossy(&script))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let usage = error.downcast_ref::<Usage>().is_some();
+            let _closed = writeln!(std::io::stderr(), "ferroflow: {error:#}");
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}
+
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

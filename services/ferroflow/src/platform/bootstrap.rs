@@ -1,0 +1,82 @@
+//! What an installation consists of in the Kubernetes API: namespaces, definitions, roles, accounts, webhooks, and the
+//! first user's profile. On a cluster the chart applies the same manifests.
+
+use anyhow::Context as _;
+use ferroflow_kernel::{DEFAULT_NAMESPACE, PLATFORM_NAMESPACE};
+use kube::Client;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+use super::names::SERVICES;
+
+/// Applies everything that is missing or different.
+pub(crate) async fn apply(client: &Client, owner: &str) -> anyhow::Result<()> {
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLATFORM_NAMESPACE}});
+    ensure(client, &namespace).await?;
+    for manifest in ferroflow_api::manifests::crds()? {
+        ensure(client, &manifest).await?;
+    }
+    for manifest in ferroflow_api::manifests::rbac()? {
+        ensure(client, &manifest).await?;
+    }
+    for service in SERVICES {
+        ensure(client, &account(service)).await?;
+        ensure(client, &binding(service)).await?;
+    }
+    let profile = json!({
+        "apiVersion": "kubeflow.org/v1", "kind": "Profile", "metadata": {"name": DEFAULT_NAMESPACE},
+        "spec": {"owner": {"kind": "User", "name": owner}},
+    });
+    ensure(client, &profile).await
+}
+
+/// Applies the webhook configurations; done once their services answer.
+pub(crate) async fn apply_webhooks(client: &Client) -> anyhow::Result<()> {
+    for manifest in ferroflow_api::manifests::webhooks()? {
+        ensure(client, &manifest).await?;
+    }
+    Ok(())
+}
+
+fn account(service: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": service, "namespace": PLATFORM_NAMESPACE}})
+}
+
+fn binding(service: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": format!("ferroflow-{service}")},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("ferroflow-{service}")},
+        "subjects": [{"kind": "ServiceAccount", "name": service, "namespace": PLATFORM_NAMESPACE}],
+    })
+}
+
+/// Creates the object, or changes the fields in which it differs.
+pub(crate) async fn ensure(client: &Client, manifest: &Value) -> anyhow::Result<()> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&manifest["apiVersion"]), text(&manifest["kind"]));
+    let name = text(&manifest["metadata"]["name"]);
+    let (group, version) = version.split_once('/').unwrap_or(("", &version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &kind));
+    let api: Api<DynamicObject> = match manifest["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let context = || format!("applying {kind} {name}");
+    let Some(existing) = api.get_opt(&name).await.with_context(context)? else {
+        let object: DynamicObject = serde_json::from_value(manifest.clone()).with_context(context)?;
+        api.create(&PostParams::default(), &object)
+            .await
+            .with_context(context)?;
+        return Ok(());
+    };
+    let found = serde_json::to_value(&existing)?;
+    if !ferroflow_reconcile::contains(&found, manifest) {
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(manifest))
+            .await
+            .with_context(context)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The services on one page: what each is made of, wherever it runs.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use ferroflow_auth::{Authorizer, CallerKey, SubjectAccessAuthorizer};
+use ferroflow_bus::EventBus;
+use ferroflow_db::{Db, DbOptions};
+use ferroflow_kernel::Clock;
+use ferroflow_rpc::Transport;
+use ferroflow_telemetry::{Metrics, Readiness};
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// The adapters that services are built from: these are all that differs between a laptop and a cluster.
+pub(crate) trait Adapters: Send + Sync {
+    /// A Kubernetes client that acts as the service's own account.
+    fn client(&self, service: &str) -> kube::Client;
+    /// Where the service's rows are.
+    fn database(&self, service: &str) -> DbOptions;
+    /// The way from one service to another.
+    fn transport(&self, from: &str, to: &str) -> anyhow::Result<Transport>;
+    /// Where events go.
+    fn bus(&self) -> Arc<dyn EventBus>;
+    /// What signs and verifies callers.
+    fn key(&self) -> CallerKey;
+    /// Tells the time.
+    fn clock(&self) -> Arc<dyn Clock>;
+    /// Told what is up.
+    fn readiness(&self) -> Readiness;
+    /// Counters of the process.
+    fn metrics(&self) -> Metrics;
+    /// URL of the folder or bucket that holds artifacts.
+    fn artifacts(&self) -> String;
+    /// Port under which models are reached from outside, where it is not 80.
+    fn public_port(&self) -> Option<u16>;
+}
+
+/// A service that is built and does not run yet.
+pub(crate) struct Part {
+    pub name: &'static str,
+    pub rest: Option<Router>,
+    pub grpc: Routes,
+    pub grpc_services: &'static [&'static str],
+    pub webhooks: Option<Router>,
+    pub run: BoxFuture<'static, anyhow::Result<()>>,
+}
+
+async fn open_db(adapters: &dyn Adapters, service: &str, migrations: &[&str]) -> anyhow::Result<Db> {
+    Db::open(&adapters.database(service), migrations)
+        .await
+        .with_context(|| format!("opening the rows of {service}"))
+}
+
+fn authorizer(adapters: &dyn Adapters, service: &str) -> Arc<dyn Authorizer> {
+    Arc::new(SubjectAccessAuthorizer::new(adapters.client(service)))
+}
+
+pub(crate) fn profiles(adapters: &dyn Adapters, cancel: &CancellationToken) -> Part {
+    let service = ferroflow_profiles::Profiles::new(ferroflow_profiles::Deps {
+        client: adapters.client("profiles"),
+        authorizer: authorizer(adapters, "profiles"),
+        key: adapters.key(),
+        readiness: adapters.readiness(),
+    });
+    Part {
+        name: "profiles",
+        rest: None,
+        grpc: service.grpc(),
+        grpc_services: ferroflow_profiles::Profiles::GRPC_SERVICES,
+        webhooks: None,
+        run: Box::pin(service.run(cancel.clone())),
+    }
+}
+
+pub(crate) fn notebooks(adapters: &dyn Adapters, cancel: &CancellationToken) -> Part {
+    let service = ferroflow_notebooks::Notebooks::new(ferroflow_notebooks::Deps {
+        client: adapters.client("notebooks"),
+        authorizer: authorizer(adapters, "notebooks"),
+        key: adapters.key(),
+        readiness: adapters.readiness(),
+    });
+    Part {
+        name: "notebooks",
+        rest: None,
+        grpc: service.grpc(),
+        grpc_services: ferroflow_notebooks::Notebooks::GRPC_SERVICES,
+        webhooks: None,
+        run: Box::pin(service.run(cancel.clone())),
+    }
+}
+
+pub(crate) fn training(adapters: &dyn Adapters, cancel: &CancellationToken) -> Part {
+    let service = ferroflow_training::Training::new(ferroflow_training::Deps {
+        client: adapters.client("training"),
+        authorizer: authorizer(adapters, "training"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+    });
+    Part {
+        name: "training",
+        rest: Some(service.rest()),
+        grpc: service.grpc(),
+        grpc_services: ferroflow_training::Training::GRPC_SERVICES,
+        webhooks: Some(service.webhooks()),
+        run: Box::pin(service.run(cancel.clone())),
+    }
+}
+
+pub(crate) fn serving(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    let config = ferroflow_serving::ServingConfig {
+        port: adapters.public_port(),
+        ..Default::default()
+    };
+    let deps = ferroflow_serving::Deps {
+        client: adapters.client("serving"),
+        authorizer: authorizer(adapters, "serving"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+        metrics: adapters.metrics(),
+        artifacts: Some(adapters.transport("serving", "artifacts")?),
+    };
+    let service = ferroflow_serving::Serving::new(deps, config);
+    Ok(Part {
+        name: "serving",
+        rest: None,
+        grpc: service.grpc(),
+        grpc_services: ferroflow_serving::Serving::GRPC_SERVICES,
+        webhooks: Some(service.webhooks()),
+        run: Box::pin(service.run(cancel.clone())),
+    })
+}
+
+/// Builds every service.
+pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
+    Ok(vec![
+        profiles(adapters, cancel),
+        notebooks(adapters, cancel),
+        training(adapters, cancel),
+        serving(adapters, cancel)?,
+    ])
+}
