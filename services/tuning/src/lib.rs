@@ -1,1 +1,2 @@
-//! ferroflow-tuning
+//! tuning
+pub mod domain;
