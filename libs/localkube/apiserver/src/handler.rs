@@ -227,6 +227,7 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
         return crate::discovery::serve(&server, &info, &query, &request);
     }
 
+    let request = protobuf_to_json(&inner, request).await?;
     let snapshot = inner.registry.snapshot();
     if let Some(response) = crate::subresources::reviews::serve(&server, &user, &info, request.method()) {
         let body = read_body(request.into_body()).await?;
@@ -263,6 +264,29 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
         }
     }
     Ok(response)
+}
+
+/// Go clients send protobuf; everything behind this works on JSON.
+async fn protobuf_to_json(inner: &Inner, request: Request) -> ApiResult<Request> {
+    if !header_text(request.headers(), "content-type").starts_with(crate::protobuf::MEDIA_TYPE)
+        || request.headers().contains_key(header::UPGRADE)
+    {
+        return Ok(request);
+    }
+    let (mut parts, body) = request.into_parts();
+    let body = read_body(body).await?;
+    let mut json = Vec::new();
+    if !body.is_empty() {
+        let value = inner.protobuf.decode(&inner.definitions, &body).ok_or_else(|| {
+            ApiError::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            )
+        })?;
+        json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
+    }
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(Request::from_parts(parts, Body::from(json)))
 }
 
 fn make_ctx(

@@ -29,6 +29,7 @@ pub mod meta;
 mod objects;
 mod openapi;
 mod patch;
+mod protobuf;
 mod proxy;
 pub mod quantity;
 mod registry;

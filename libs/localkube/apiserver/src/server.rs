@@ -105,6 +105,7 @@ pub(crate) struct Inner {
     /// Held while the registry follows a definition, so that the newest one wins.
     pub crds: parking_lot::Mutex<()>,
     pub openapi: crate::openapi::Documents,
+    pub protobuf: crate::protobuf::Layouts,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
 }
@@ -139,6 +140,7 @@ impl ApiServer {
                 allocation: tokio::sync::Mutex::new(()),
                 crds: parking_lot::Mutex::new(()),
                 openapi: crate::openapi::Documents::default(),
+                protobuf: crate::protobuf::Layouts::default(),
                 stop: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
