@@ -81,7 +81,11 @@ pub struct Serve {
     #[arg(long, default_value_t = 60)]
     pub timeout: u64,
     /// Bytes of data that a Python process may hold; 0 for no limit.
-    #[arg(long = "worker_memory_bytes", alias = "worker-memory-bytes", default_value_t = 0)]
+    #[arg(
+        long = "worker_memory_bytes",
+        alias = "worker-memory-bytes",
+        default_value_t = 0
+    )]
     pub worker_memory_bytes: u64,
     /// Answer with probabilities instead of classes (scikit-learn), as KServe's environment variable says.
     #[arg(long = "predict_proba", alias = "predict-proba", env = "PREDICT_PROBA")]

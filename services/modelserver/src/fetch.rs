@@ -17,15 +17,27 @@ const AT_ONCE: usize = 4;
 /// `.tar.gz`, `.tgz`) of http(s) are unpacked.
 pub async fn fetch(uri: &str, target: &Path) -> anyhow::Result<()> {
     let start = Instant::now();
-    let fetched = fetch_from(uri, target).await.with_context(|| format!("cannot fetch {uri}"));
+    let fetched = fetch_from(uri, target)
+        .await
+        .with_context(|| format!("cannot fetch {uri}"));
     let (files, bytes) = fetched.map_err(|error| anyhow::anyhow!(one_line(&format!("{error:#}"))))?;
-    tracing::info!(uri, files, bytes, millis = start.elapsed().as_millis(), "model fetched");
+    tracing::info!(
+        uri,
+        files,
+        bytes,
+        millis = start.elapsed().as_millis(),
+        "model fetched"
+    );
     Ok(())
 }
 
 /// A status shows the last line of what failed.
 fn one_line(text: &str) -> String {
-    text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    text.split(['\n', '\r'])
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 async fn fetch_from(uri: &str, target: &Path) -> anyhow::Result<(usize, u64)> {
@@ -52,9 +64,17 @@ async fn fetch_from(uri: &str, target: &Path) -> anyhow::Result<(usize, u64)> {
             Err(error) => return Err(error),
         }
     }
-    let prefix = if key.is_empty() { String::new() } else { format!("{key}/") };
+    let prefix = if key.is_empty() {
+        String::new()
+    } else {
+        format!("{key}/")
+    };
     let mut objects = Vec::new();
-    let mut query = ListQuery { prefix: prefix.clone(), limit: 1000, ..ListQuery::default() };
+    let mut query = ListQuery {
+        prefix: prefix.clone(),
+        limit: 1000,
+        ..ListQuery::default()
+    };
     loop {
         let page = patient(blob.list(query.clone())).await?;
         objects.extend(page.objects);
@@ -65,14 +85,20 @@ async fn fetch_from(uri: &str, target: &Path) -> anyhow::Result<(usize, u64)> {
     }
     // Some tools leave an empty object to stand for a folder.
     objects.retain(|info| !info.key.ends_with('/'));
-    ensure!(!objects.is_empty(), "there is no object {key:?} and none below {prefix:?}");
+    ensure!(
+        !objects.is_empty(),
+        "there is no object {key:?} and none below {prefix:?}"
+    );
     let copies = objects.iter().map(|info| {
         let blob = blob.clone();
         let name = info.key.strip_prefix(&prefix).unwrap_or(&info.key);
         let file = inside(target, name);
         async move { download(&blob, info, &file?).await.map(|()| info.size) }
     });
-    let sizes: Vec<u64> = futures::stream::iter(copies).buffer_unordered(AT_ONCE).try_collect().await?;
+    let sizes: Vec<u64> = futures::stream::iter(copies)
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
     Ok((sizes.len(), sizes.iter().sum()))
 }
 
@@ -86,14 +112,21 @@ async fn patient<T>(call: impl Future<Output = Result<T, BlobError>>) -> anyhow:
 /// A file below the target, never beside it.
 fn inside(target: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let relative = Path::new(name);
-    let plain = relative.components().all(|component| matches!(component, Component::Normal(_)));
-    ensure!(plain && !name.is_empty(), "key {name:?} would leave the model folder");
+    let plain = relative
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
+    ensure!(
+        plain && !name.is_empty(),
+        "key {name:?} would leave the model folder"
+    );
     Ok(target.join(relative))
 }
 
 async fn download(blob: &Arc<dyn Blob>, info: &ObjectInfo, file: &Path) -> anyhow::Result<()> {
     if let Some(folder) = file.parent() {
-        tokio::fs::create_dir_all(folder).await.with_context(|| format!("cannot create {}", folder.display()))?;
+        tokio::fs::create_dir_all(folder)
+            .await
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let mut reading = patient(blob.get(&info.key, None)).await?;
     let write = || format!("cannot write {}", file.display());
@@ -101,7 +134,9 @@ async fn download(blob: &Arc<dyn Blob>, info: &ObjectInfo, file: &Path) -> anyho
     let mut written = 0u64;
     loop {
         let chunk = tokio::time::timeout(PATIENCE, reading.body.next()).await;
-        let Ok(chunk) = chunk else { bail!("{:?} stopped coming for {} s", info.key, PATIENCE.as_secs()) };
+        let Ok(chunk) = chunk else {
+            bail!("{:?} stopped coming for {} s", info.key, PATIENCE.as_secs())
+        };
         let Some(chunk) = chunk else { break };
         let chunk = chunk?;
         written += chunk.len() as u64;
@@ -109,7 +144,11 @@ async fn download(blob: &Arc<dyn Blob>, info: &ObjectInfo, file: &Path) -> anyho
     }
     out.flush().await.with_context(write)?;
     let expected = reading.range.end - reading.range.start;
-    ensure!(written == expected, "{:?} has {expected} bytes, but {written} came", info.key);
+    ensure!(
+        written == expected,
+        "{:?} has {expected} bytes, but {written} came",
+        info.key
+    );
     Ok(())
 }
 
@@ -117,7 +156,9 @@ fn copy_local(from: &Path, target: &Path) -> anyhow::Result<(usize, u64)> {
     let read = || format!("cannot read {}", from.display());
     let meta = std::fs::metadata(from).with_context(read)?;
     if meta.is_file() {
-        let Some(name) = from.file_name() else { bail!("{} has no name", from.display()) };
+        let Some(name) = from.file_name() else {
+            bail!("{} has no name", from.display())
+        };
         let bytes = std::fs::copy(from, target.join(name)).with_context(read)?;
         return Ok((1, bytes));
     }
@@ -125,7 +166,11 @@ fn copy_local(from: &Path, target: &Path) -> anyhow::Result<(usize, u64)> {
     for entry in std::fs::read_dir(from).with_context(read)? {
         let entry = entry.with_context(read)?;
         let path = entry.path();
-        let into = if path.is_dir() { target.join(entry.file_name()) } else { target.to_path_buf() };
+        let into = if path.is_dir() {
+            target.join(entry.file_name())
+        } else {
+            target.to_path_buf()
+        };
         std::fs::create_dir_all(&into).with_context(|| format!("cannot create {}", into.display()))?;
         let (more, size) = copy_local(&path, &into)?;
         files += more;
@@ -136,16 +181,24 @@ fn copy_local(from: &Path, target: &Path) -> anyhow::Result<(usize, u64)> {
 
 /// Unpacks an archive by its name and removes it; other files stay as they are.
 fn unpack(file: &Path, target: &Path) -> anyhow::Result<()> {
-    let name = file.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy().to_ascii_lowercase())
+        .unwrap_or_default();
     let open = || std::fs::File::open(file).with_context(|| format!("cannot read {}", file.display()));
     let context = || format!("{name} does not unpack");
     // Both crates refuse entries that would leave the target.
     if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
-        tar::Archive::new(flate2::read::GzDecoder::new(open()?)).unpack(target).with_context(context)?;
+        tar::Archive::new(flate2::read::GzDecoder::new(open()?))
+            .unpack(target)
+            .with_context(context)?;
     } else if name.ends_with(".tar") {
         tar::Archive::new(open()?).unpack(target).with_context(context)?;
     } else if name.ends_with(".zip") {
-        zip::ZipArchive::new(open()?).with_context(context)?.extract(target).with_context(context)?;
+        zip::ZipArchive::new(open()?)
+            .with_context(context)?
+            .extract(target)
+            .with_context(context)?;
     } else {
         return Ok(());
     }
@@ -167,16 +220,30 @@ mod tests {
         assert_eq!(fetch_from(&uri, to.path()).await.unwrap(), (2, 4));
         assert_eq!(std::fs::read_to_string(to.path().join("sub/x")).unwrap(), "xx");
         let one = tempfile::tempdir().unwrap();
-        assert_eq!(fetch_from(&format!("{uri}/model.json"), one.path()).await.unwrap(), (1, 2));
+        assert_eq!(
+            fetch_from(&format!("{uri}/model.json"), one.path())
+                .await
+                .unwrap(),
+            (1, 2)
+        );
     }
 
     #[tokio::test]
     async fn what_is_not_there_is_told() {
         let to = tempfile::tempdir().unwrap();
-        let error = fetch("file:///nowhere/model", to.path()).await.unwrap_err().to_string();
-        assert_eq!(error, "cannot fetch file:///nowhere/model: cannot read /nowhere/model: No such file or directory (os error 2)");
+        let error = fetch("file:///nowhere/model", to.path())
+            .await
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "cannot fetch file:///nowhere/model: cannot read /nowhere/model: No such file or directory (os error 2)"
+        );
         let error = fetch("ftp://x/y", to.path()).await.unwrap_err().to_string();
-        assert!(error.contains("cannot fetch ftp://x/y") && error.contains("is not known"), "{error}");
+        assert!(
+            error.contains("cannot fetch ftp://x/y") && error.contains("is not known"),
+            "{error}"
+        );
     }
 
     #[test]

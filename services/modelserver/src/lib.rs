@@ -17,7 +17,7 @@ pub mod xgboost;
 use anyhow::Context;
 use args::{Cli, Command, Serve};
 use clap::Parser;
-use model::{Format, Model, XgboostModel};
+use model::{Format, Model, OnnxModel, XgboostModel};
 use server::{Limits, Server};
 use std::ffi::OsString;
 use std::io::Write;
@@ -135,10 +135,16 @@ pub async fn load(serve: &Serve) -> anyhow::Result<Model> {
     let (path, format) = model::find(&serve.model_dir, serve.format)?;
     match format {
         Format::Xgboost => {
-            let rounds = if serve.best_iteration { xgboost::Rounds::Best } else { xgboost::Rounds::All };
+            let rounds = if serve.best_iteration {
+                xgboost::Rounds::Best
+            } else {
+                xgboost::Rounds::All
+            };
             let file = path.clone();
             let loaded = tokio::task::spawn_blocking(move || xgboost::load(&file, rounds)).await;
-            let booster = loaded.context("loading stopped")?.with_context(|| path.display().to_string())?;
+            let booster = loaded
+                .context("loading stopped")?
+                .with_context(|| path.display().to_string())?;
             Ok(Model::native(Arc::new(XgboostModel::new(booster))))
         }
         Format::Sklearn => {
@@ -153,6 +159,10 @@ pub async fn load(serve: &Serve) -> anyhow::Result<Model> {
             };
             Ok(Model::Python(Workers::start(options).await?))
         }
-        Format::Onnx => anyhow::bail!("format onnx is not served yet"),
+        Format::Onnx => {
+            let python = serve.python.clone();
+            let loaded = tokio::task::spawn_blocking(move || OnnxModel::load(&path, &python)).await;
+            Ok(Model::native(Arc::new(loaded.context("loading stopped")??)))
+        }
     }
 }

@@ -112,7 +112,11 @@ pub fn write_v1(output: &Tensor) -> Vec<u8> {
 
 /// Writes `{"predictions": [{"a": 1, "b": 2}, ...]}`: one object per row, one member per output.
 pub fn write_records(outputs: &[Tensor]) -> Vec<u8> {
-    let rows = outputs.iter().map(|output| output.shape.first().copied().unwrap_or(0)).min().unwrap_or(0);
+    let rows = outputs
+        .iter()
+        .map(|output| output.shape.first().copied().unwrap_or(0))
+        .min()
+        .unwrap_or(0);
     let mut out = b"{\"predictions\":[".to_vec();
     for row in 0..rows {
         out.extend_from_slice(if row > 0 { b",{" } else { b"{" });

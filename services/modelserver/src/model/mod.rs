@@ -2,10 +2,12 @@
 
 mod find;
 mod native;
+mod onnx;
 mod xgboost;
 
 pub use find::{FindError, Format, find};
 pub use native::{Native, Runner};
+pub use onnx::OnnxModel;
 pub use xgboost::XgboostModel;
 
 use crate::codec::Wanted;

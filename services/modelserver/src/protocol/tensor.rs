@@ -71,7 +71,9 @@ impl Data {
                 }
             };
         }
-        part!(Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Fp32, Fp64, Bytes)
+        part!(
+            Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Fp32, Fp64, Bytes
+        )
     }
 
     /// Element type.
@@ -228,7 +230,11 @@ impl Tensor {
         if let Some(first) = shape.first_mut() {
             *first = count;
         }
-        Self { name: self.name.clone(), shape, data: self.data.part(range) }
+        Self {
+            name: self.name.clone(),
+            shape,
+            data: self.data.part(range),
+        }
     }
 }
 

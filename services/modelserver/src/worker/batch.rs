@@ -22,7 +22,11 @@ pub struct Work {
 impl Work {
     /// Rows of the input.
     pub fn rows(&self) -> usize {
-        self.inputs.first().and_then(|input| input.shape.first()).copied().unwrap_or(1)
+        self.inputs
+            .first()
+            .and_then(|input| input.shape.first())
+            .copied()
+            .unwrap_or(1)
     }
 }
 
@@ -46,7 +50,10 @@ impl Job {
     pub fn joins(&self, other: &Self) -> bool {
         let (a, b) = (&self.work, &other.work);
         let arrays = a.json.is_none() && b.json.is_none() && !a.table && !b.table;
-        arrays && self.attempts == 0 && other.attempts == 0 && a.outputs == b.outputs
+        arrays
+            && self.attempts == 0
+            && other.attempts == 0
+            && a.outputs == b.outputs
             && matches!((a.inputs.as_slice(), b.inputs.as_slice()), ([x], [y])
                 if x.shape.len() == 2 && y.shape.len() == 2 && x.shape[1] == y.shape[1]
                     && x.data.datatype() == y.data.datatype())
@@ -105,7 +112,12 @@ pub async fn run(process: &mut Process, jobs: Vec<Job>, patience: Duration) -> R
                 None => tracing::debug!("the model's answer has other rows than its input; no joining"),
             },
             Ok(Err(_)) => {}
-            Err(reason) => return Err(Broken { reason, unanswered: jobs }),
+            Err(reason) => {
+                return Err(Broken {
+                    reason,
+                    unanswered: jobs,
+                });
+            }
         }
     }
     let mut jobs = jobs.into_iter();
@@ -115,7 +127,10 @@ pub async fn run(process: &mut Process, jobs: Vec<Job>, patience: Duration) -> R
             Err(reason) if reason == TOO_LATE => {
                 let text = format!("the model did not answer within {} s", patience.as_secs());
                 job.answer(Err(InferError::new(Fault::Timeout, text)));
-                return Err(Broken { reason, unanswered: jobs.collect() });
+                return Err(Broken {
+                    reason,
+                    unanswered: jobs.collect(),
+                });
             }
             Err(reason) => {
                 let unanswered = std::iter::once(job).chain(jobs).collect();
@@ -134,11 +149,17 @@ async fn call(
     jobs: &[Job],
     patience: Duration,
 ) -> Result<Result<Vec<Tensor>, InferError>, String> {
-    let Some(first) = jobs.first() else { return Ok(Ok(Vec::new())) };
+    let Some(first) = jobs.first() else {
+        return Ok(Ok(Vec::new()));
+    };
     let work = &first.work;
     let blobs: Vec<Vec<u8>> = match &work.json {
         Some(_) => Vec::new(),
-        None => jobs.iter().flat_map(|job| &job.work.inputs).map(|input| input.data.to_le_bytes()).collect(),
+        None => jobs
+            .iter()
+            .flat_map(|job| &job.work.inputs)
+            .map(|input| input.data.to_le_bytes())
+            .collect(),
     };
     let inputs = work.inputs.iter().enumerate().map(|(at, input)| {
         let mut shape = input.shape.clone();
@@ -147,14 +168,23 @@ async fn call(
             shape[0] = jobs.iter().map(|job| job.work.rows()).sum();
             size = blobs.iter().map(Vec::len).sum();
         }
-        Spec { name: input.name.clone(), datatype: input.data.datatype().name().into(), shape, size }
+        Spec {
+            name: input.name.clone(),
+            datatype: input.data.datatype().name().into(),
+            shape,
+            size,
+        }
     });
     let kind = match (&work.json, work.table) {
         (Some(_), _) => "json",
         (None, true) => "table",
         (None, false) => "array",
     };
-    let request = Request { kind, inputs: inputs.collect(), outputs: &work.outputs };
+    let request = Request {
+        kind,
+        inputs: inputs.collect(),
+        outputs: &work.outputs,
+    };
     let payload: Vec<&[u8]> = match &work.json {
         Some(text) => vec![text],
         None => blobs.iter().map(Vec::as_slice).collect(),
@@ -166,7 +196,11 @@ async fn call(
         Err(_) => return Err(TOO_LATE.into()),
     };
     if let Some(error) = answer.error {
-        let fault = if answer.client { Fault::BadRequest } else { Fault::Internal };
+        let fault = if answer.client {
+            Fault::BadRequest
+        } else {
+            Fault::Internal
+        };
         return Ok(Err(InferError::new(fault, error)));
     }
     let mut outputs = Vec::with_capacity(answer.outputs.len());
@@ -176,9 +210,15 @@ async fn call(
             rest = after;
             Some((Datatype::from_name(spec.datatype.as_bytes())?, blob))
         });
-        let Some((datatype, blob)) = decoded else { return Err("the worker's answer is torn".into()) };
+        let Some((datatype, blob)) = decoded else {
+            return Err("the worker's answer is torn".into());
+        };
         let data = Data::from_le_bytes(datatype, blob)?;
-        outputs.push(Tensor { name: spec.name, shape: spec.shape, data });
+        outputs.push(Tensor {
+            name: spec.name,
+            shape: spec.shape,
+            data,
+        });
     }
     Ok(Ok(outputs))
 }
@@ -205,9 +245,22 @@ mod tests {
 
     fn job(shape: &[usize], data: Data, outputs: &[&str]) -> Job {
         let (reply, _) = oneshot::channel();
-        let input = Tensor { name: "x".into(), shape: shape.to_vec(), data };
+        let input = Tensor {
+            name: "x".into(),
+            shape: shape.to_vec(),
+            data,
+        };
         let outputs = outputs.iter().map(|name| (*name).to_owned()).collect();
-        Job { work: Work { inputs: vec![input], json: None, table: false, outputs }, reply, attempts: 0 }
+        Job {
+            work: Work {
+                inputs: vec![input],
+                json: None,
+                table: false,
+                outputs,
+            },
+            reply,
+            attempts: 0,
+        }
     }
 
     #[test]
@@ -224,11 +277,27 @@ mod tests {
 
     #[test]
     fn answers_are_split_by_rows() {
-        let jobs = [job(&[1, 2], Data::Fp32(vec![0.0; 2]), &[]), job(&[2, 2], Data::Fp32(vec![0.0; 4]), &[])];
-        let output = |shape: &[usize], data| Tensor { name: "y".into(), shape: shape.to_vec(), data };
-        let outputs = [output(&[3], Data::Int64(vec![7, 8, 9])), output(&[3, 2], Data::Fp32(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))];
+        let jobs = [
+            job(&[1, 2], Data::Fp32(vec![0.0; 2]), &[]),
+            job(&[2, 2], Data::Fp32(vec![0.0; 4]), &[]),
+        ];
+        let output = |shape: &[usize], data| Tensor {
+            name: "y".into(),
+            shape: shape.to_vec(),
+            data,
+        };
+        let outputs = [
+            output(&[3], Data::Int64(vec![7, 8, 9])),
+            output(&[3, 2], Data::Fp32(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        ];
         let answers = split(&outputs, &jobs).unwrap();
-        assert_eq!(answers[0], [output(&[1], Data::Int64(vec![7])), output(&[1, 2], Data::Fp32(vec![1.0, 2.0]))]);
+        assert_eq!(
+            answers[0],
+            [
+                output(&[1], Data::Int64(vec![7])),
+                output(&[1, 2], Data::Fp32(vec![1.0, 2.0]))
+            ]
+        );
         assert_eq!(answers[1][0], output(&[2], Data::Int64(vec![8, 9])));
         assert!(split(&[output(&[2], Data::Int64(vec![1, 2]))], &jobs).is_none());
     }

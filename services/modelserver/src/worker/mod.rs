@@ -74,7 +74,11 @@ impl Workers {
         for _ in 1..options.processes.max(1) {
             tasks.push(tokio::spawn(work(queue.clone(), options.clone(), None)));
         }
-        Ok(Self { spec: spec(&hello, options.proba), queue, tasks })
+        Ok(Self {
+            spec: spec(&hello, options.proba),
+            queue,
+            tasks,
+        })
     }
 
     /// What the model takes and gives, as far as it says.
@@ -92,14 +96,30 @@ impl Workers {
         let inputs = std::mem::take(&mut request.inputs);
         let table = request.content_type.as_deref() == Some("pd") || inputs.len() > 1;
         let outputs = request.outputs.iter().map(|output| output.name.clone()).collect();
-        self.run(Work { inputs, json: None, table, outputs }).await
+        self.run(Work {
+            inputs,
+            json: None,
+            table,
+            outputs,
+        })
+        .await
     }
 
     /// Answers a V1 request.
     pub async fn predict(&self, instances: Instances) -> Result<Predictions, InferError> {
         let work = match instances {
-            Instances::Numeric(tensor) => Work { inputs: vec![tensor], json: None, table: false, outputs: Vec::new() },
-            Instances::Json(text) => Work { inputs: Vec::new(), json: Some(text), table: false, outputs: Vec::new() },
+            Instances::Numeric(tensor) => Work {
+                inputs: vec![tensor],
+                json: None,
+                table: false,
+                outputs: Vec::new(),
+            },
+            Instances::Json(text) => Work {
+                inputs: Vec::new(),
+                json: Some(text),
+                table: false,
+                outputs: Vec::new(),
+            },
         };
         let mut outputs = self.run(work).await?;
         if outputs.len() == 1 {
@@ -116,7 +136,11 @@ impl Workers {
                 let text = format!("{QUEUE} requests are waiting for the model; try again later");
                 return Err(InferError::new(Fault::Overloaded, text));
             }
-            jobs.push_back(Job { work, reply, attempts: 0 });
+            jobs.push_back(Job {
+                work,
+                reply,
+                attempts: 0,
+            });
         }
         self.queue.added.notify_one();
         match answer.await {
@@ -146,7 +170,10 @@ async fn work(queue: Arc<Queue>, options: WorkerOptions, mut process: Option<Pro
                     started
                 }
                 Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "cannot start the python worker again");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "cannot start the python worker again"
+                    );
                     queue.alive.store(false, Ordering::Relaxed);
                     let text = format!("the python worker cannot start: {error:#}");
                     batch::refuse(jobs, &InferError::new(Fault::Unavailable, text));
@@ -209,14 +236,36 @@ async fn next(queue: &Queue) -> Vec<Job> {
 }
 
 fn spec(hello: &Hello, proba: bool) -> ModelSpec {
-    let features = hello.features.and_then(|features| i64::try_from(features).ok()).unwrap_or(-1);
-    let inputs = vec![TensorSpec { name: "input-0".into(), datatype: Datatype::Fp64, shape: vec![-1, features] }];
+    let features = hello
+        .features
+        .and_then(|features| i64::try_from(features).ok())
+        .unwrap_or(-1);
+    let inputs = vec![TensorSpec {
+        name: "input-0".into(),
+        datatype: Datatype::Fp64,
+        shape: vec![-1, features],
+    }];
     let output = Datatype::from_name(hello.output.as_bytes()).unwrap_or(Datatype::Fp64);
-    let classes = hello.classes.and_then(|classes| i64::try_from(classes).ok()).unwrap_or(-1);
+    let classes = hello
+        .classes
+        .and_then(|classes| i64::try_from(classes).ok())
+        .unwrap_or(-1);
     let first = if proba && hello.proba {
-        TensorSpec { name: "output-0".into(), datatype: Datatype::Fp64, shape: vec![-1, classes] }
+        TensorSpec {
+            name: "output-0".into(),
+            datatype: Datatype::Fp64,
+            shape: vec![-1, classes],
+        }
     } else {
-        TensorSpec { name: "output-0".into(), datatype: output, shape: vec![-1] }
+        TensorSpec {
+            name: "output-0".into(),
+            datatype: output,
+            shape: vec![-1],
+        }
     };
-    ModelSpec { platform: "sklearn", inputs, outputs: vec![first] }
+    ModelSpec {
+        platform: "sklearn",
+        inputs,
+        outputs: vec![first],
+    }
 }

@@ -14,8 +14,20 @@ const SCRIPT: &str = include_str!("worker.py");
 
 /// Variables that a worker may see; none of them is a secret.
 const ENVIRONMENT: [&str; 14] = [
-    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH",
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "JOBLIB_TEMP_FOLDER",
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "JOBLIB_TEMP_FOLDER",
 ];
 
 /// No answer is larger.
@@ -46,10 +58,13 @@ impl Process {
     /// Starts a process and waits for its first message.
     pub async fn start(options: &WorkerOptions) -> anyhow::Result<(Self, Hello)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().context("cannot make a socket pair")?;
-        ours.set_nonblocking(true).context("cannot make the socket non-blocking")?;
+        ours.set_nonblocking(true)
+            .context("cannot make the socket non-blocking")?;
         let mut command = Command::new(&options.python);
         command.args(["-u", "-c", SCRIPT]).arg(&options.path);
-        command.arg(options.memory.to_string()).arg(options.proba.to_string());
+        command
+            .arg(options.memory.to_string())
+            .arg(options.proba.to_string());
         command.env_clear();
         for name in ENVIRONMENT {
             if let Some(value) = std::env::var_os(name) {
@@ -57,7 +72,10 @@ impl Process {
             }
         }
         // The socket is the worker's standard input; it ends when this process does.
-        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
         command.kill_on_drop(true);
         let python = &options.python;
         let child = command.spawn().with_context(|| {
@@ -65,22 +83,37 @@ impl Process {
         })?;
         // Our copy of the other end went with the command.
         drop(command);
-        let socket = BufReader::with_capacity(64 << 10, UnixStream::from_std(ours).context("cannot use the socket")?);
+        let socket = BufReader::with_capacity(
+            64 << 10,
+            UnixStream::from_std(ours).context("cannot use the socket")?,
+        );
         let mut process = Self { child, socket };
         let first = tokio::time::timeout(options.load, process.receive::<Hello>()).await;
         match first {
-            Ok(Ok((Hello { error: Some(error), .. }, _))) => {
+            Ok(Ok((
+                Hello {
+                    error: Some(error), ..
+                },
+                _,
+            ))) => {
                 let _reaped = process.end().await;
                 bail!("{}: {error}{}", options.path.display(), remedy(&error))
             }
             Ok(Ok((hello, _))) => Ok((process, hello)),
             Ok(Err(error)) => {
                 let status = process.end().await;
-                bail!("the python worker ended while it loaded {} ({status}): {error}", options.path.display())
+                bail!(
+                    "the python worker ended while it loaded {} ({status}): {error}",
+                    options.path.display()
+                )
             }
             Err(_) => {
                 let _killed = process.end().await;
-                bail!("{} was not loaded within {} s", options.path.display(), options.load.as_secs())
+                bail!(
+                    "{} was not loaded within {} s",
+                    options.path.display(),
+                    options.load.as_secs()
+                )
             }
         }
     }
@@ -94,7 +127,11 @@ impl Process {
         let text = serde_json::to_vec(header)?;
         let length: usize = payload.iter().map(|part| part.len()).sum();
         let mut head = Vec::with_capacity(12 + text.len());
-        head.extend_from_slice(&u32::try_from(text.len()).map_err(std::io::Error::other)?.to_le_bytes());
+        head.extend_from_slice(
+            &u32::try_from(text.len())
+                .map_err(std::io::Error::other)?
+                .to_le_bytes(),
+        );
         head.extend_from_slice(&(length as u64).to_le_bytes());
         head.extend_from_slice(&text);
         // Small requests go in one write.
@@ -116,7 +153,9 @@ impl Process {
         let head = self.socket.read_u32_le().await?;
         let length = self.socket.read_u64_le().await?;
         if head > 64 << 20 || length > MAX_PAYLOAD {
-            return Err(std::io::Error::other("the worker's answer is not in the expected form"));
+            return Err(std::io::Error::other(
+                "the worker's answer is not in the expected form",
+            ));
         }
         let mut header = vec![0; head as usize];
         self.socket.read_exact(&mut header).await?;
@@ -154,7 +193,10 @@ impl Process {
 
 /// What helps against a usual failure.
 fn remedy(error: &str) -> String {
-    let module = error.split("No module named '").nth(1).and_then(|rest| rest.split('\'').next());
+    let module = error
+        .split("No module named '")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next());
     module.map_or_else(String::new, |module| {
         format!("; install it in the image of the runtime, or use a runtime whose image has it (missing: {module})")
     })
