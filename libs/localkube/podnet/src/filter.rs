@@ -48,17 +48,20 @@ const fn answer(action: u32) -> sock_filter {
     }
 }
 
-static PROGRAM: [sock_filter; 10] = [
+static PROGRAM: [sock_filter; 12] = [
     load(ARCH),
-    jump(libc::BPF_JEQ, ARCHITECTURE, 0, 6),
+    jump(libc::BPF_JEQ, ARCHITECTURE, 0, 7),
     load(NUMBER),
-    jump(libc::BPF_JGE, X32, 4, 0),
-    jump(libc::BPF_JEQ, libc::SYS_connect as u32, 1, 0),
-    jump(libc::BPF_JEQ, libc::SYS_bind as u32, 0, 2),
+    jump(libc::BPF_JGE, X32, 5, 0),
+    jump(libc::BPF_JEQ, libc::SYS_connect as u32, 2, 0),
+    jump(libc::BPF_JEQ, libc::SYS_bind as u32, 1, 0),
+    jump(libc::BPF_JEQ, libc::SYS_io_uring_setup as u32, 4, 2),
     load(LENGTH),
     jump(libc::BPF_JEQ, UNIX_LENGTH, 0, 1),
     answer(libc::SECCOMP_RET_ALLOW),
     answer(libc::SECCOMP_RET_USER_NOTIF),
+    // its queues would carry connects past us; container engines refuse it as well, and programs go without
+    answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
 ];
 
 /// Puts the filter on the calling thread and on every process and thread that it starts from now on; other threads stay free.

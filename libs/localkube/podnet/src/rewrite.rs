@@ -63,6 +63,21 @@ pub enum Connect {
     Service(SocketAddrV4),
 }
 
+/// Whether an address may be a name server of the machine on its loopback (systemd-resolved's `127.0.0.53`, dnsmasq).
+pub fn may_be_name_server(asked: SocketAddr) -> bool {
+    asked.port() == 53 && as_v4(asked.ip()).is_some_and(is_localhost)
+}
+
+/// Whether `resolv.conf` names this address as a name server.
+pub fn is_name_server(asked: SocketAddr, resolv_conf: &str) -> bool {
+    let servers = resolv_conf
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("nameserver"));
+    servers
+        .filter_map(|l| l.trim().parse::<IpAddr>().ok())
+        .any(|ip| as_v4(ip) == as_v4(asked.ip()))
+}
+
 /// Decides about a `connect` to `asked` in the Pod with address `pod`.
 pub fn connect(asked: SocketAddr, pod: Ipv4Addr) -> Connect {
     match as_v4(asked.ip()) {
@@ -121,6 +136,15 @@ mod tests {
         ] {
             assert_eq!(connect(at(asked), POD), expected, "{asked}");
         }
+    }
+
+    #[test]
+    fn the_machines_name_servers_are_known() {
+        let conf = "# nameserver 127.0.0.9\nsearch x\nnameserver 127.0.0.53\n nameserver 8.8.8.8\n";
+        assert!(may_be_name_server(at("127.0.0.53:53")) && is_name_server(at("127.0.0.53:53"), conf));
+        assert!(!is_name_server(at("127.0.0.9:53"), conf));
+        assert!(!may_be_name_server(at("127.0.0.53:80")));
+        assert!(!may_be_name_server(at("8.8.8.8:53")));
     }
 
     proptest! {

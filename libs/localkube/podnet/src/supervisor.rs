@@ -28,6 +28,7 @@ pub struct Supervisor {
     listener: OwnedFd,
     pod: Ipv4Addr,
     table: TableReader,
+    resolv_conf: PathBuf,
     listeners: Listeners,
     receiving: Mutex<()>,
     stopped: AtomicBool,
@@ -44,12 +45,21 @@ impl Supervisor {
             listener,
             pod: pod_ip,
             table: TableReader::new(table),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
             listeners: Listeners::default(),
             receiving: Mutex::new(()),
             stopped: AtomicBool::new(false),
             threads: AtomicUsize::new(1),
             waiting: AtomicUsize::new(0),
         }
+    }
+
+    /// The file that names the machine's name servers, where it is not `/etc/resolv.conf`: one on the loopback stays reachable
+    /// for Pods.
+    #[must_use]
+    pub fn with_resolv_conf(mut self, path: PathBuf) -> Self {
+        self.resolv_conf = path;
+        self
     }
 
     /// Works until `stop` is readable or closed, or no process under the filter is left. The calling thread must not be
@@ -137,6 +147,11 @@ impl Supervisor {
                     })
                 }
             }
+        } else if rewrite::may_be_name_server(asked)
+            && std::fs::read_to_string(&self.resolv_conf)
+                .is_ok_and(|conf| rewrite::is_name_server(asked, &conf))
+        {
+            Step::Answer(Answer::Continue)
         } else {
             match rewrite::connect(asked, self.pod) {
                 Connect::Leave => Step::Answer(Answer::Continue),

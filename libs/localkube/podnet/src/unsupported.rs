@@ -42,6 +42,12 @@ impl Supervisor {
     }
 
     /// Not available here.
+    #[must_use]
+    pub fn with_resolv_conf(self, _path: PathBuf) -> Self {
+        self
+    }
+
+    /// Not available here.
     pub fn run(self, _stop: BorrowedFd<'_>) -> io::Result<()> {
         unsupported()
     }

@@ -40,7 +40,8 @@ impl Pod {
             ready.send(install_filter().unwrap()).unwrap();
             work.into_iter().for_each(|w| w());
         });
-        let supervisor = Supervisor::new(listener.recv().unwrap(), ip, table.to_owned());
+        let supervisor = Supervisor::new(listener.recv().unwrap(), ip, table.to_owned())
+            .with_resolv_conf(table.with_file_name("resolv.conf"));
         let (read, write) = nix::unistd::pipe().unwrap();
         let answerer = std::thread::spawn(move || supervisor.run(read.as_fd()).unwrap());
         Self {
@@ -340,6 +341,29 @@ for _ in range(50): s.create_connection(free.getsockname(), timeout=5).close()
 print(time.monotonic() - start < 2)
 import os; os._exit(0)";
     assert_eq!(pod.says(script), "True");
+}
+
+#[test]
+fn a_name_server_on_the_loopback_stays_reachable() {
+    let net = Net::new();
+    let pod = net.pod("p");
+    let peer = |ip: &str| {
+        pod.says(&format!("import socket as s\nx = s.socket(s.AF_INET, s.SOCK_DGRAM); x.connect(('{ip}', 53)); print(x.getpeername()[0])"))
+    };
+    assert_eq!(peer("127.0.0.53"), pod.ip.to_string());
+    std::fs::write(net.dir.path().join("resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+    assert_eq!(peer("127.0.0.53"), "127.0.0.53");
+    assert_eq!(peer("127.0.0.54"), pod.ip.to_string());
+}
+
+#[test]
+fn queues_past_the_filter_are_refused() {
+    let net = Net::new();
+    let script = format!(
+        "import ctypes\nl = ctypes.CDLL(None, use_errno=True)\nprint(l.syscall({}, 1, 0), ctypes.get_errno())",
+        libc::SYS_io_uring_setup
+    );
+    assert_eq!(net.pod("p").says(&script), format!("-1 {}", libc::EPERM));
 }
 
 #[test]
