@@ -83,15 +83,21 @@ impl Supervisor {
                 continue;
             };
             match self.look_at(&call) {
-                Step::Answer(answer) => sys::respond(self.listener.as_fd(), call.id, answer)?,
+                Step::Answer(answer) => self.respond(&call, answer),
                 Step::MayWait(socket, to) => {
                     drop(receiving);
                     self.find_a_receiver(scope, stop);
                     let answer = answer_of(sys::connect(socket.as_fd(), to));
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    sys::respond(self.listener.as_fd(), call.id, answer)?;
+                    self.respond(&call, answer);
                 }
             }
+        }
+    }
+
+    fn respond(&self, call: &seccomp_notif, answer: Answer) {
+        if let Err(error) = sys::respond(self.listener.as_fd(), call.id, answer) {
+            tracing::warn!(%error, process = call.pid, pod = %self.pod, "a call of the pod got no answer");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 
@@ -10,6 +11,9 @@ use crate::{
     RuntimesConfig, builtin, cache, catalog, change, command_line, container, environments, interpreters,
     packages, reference, resource, uv,
 };
+
+/// How long a missing `uv` or Python is believed to be missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
 
 /// Turns images into runtimes. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +30,7 @@ struct Inner {
     links: PathBuf,
     stubs: PathBuf,
     indexes: packages::Indexes,
-    machine: tokio::sync::OnceCell<Machine>,
+    machine: tokio::sync::Mutex<Option<(Instant, Arc<Machine>)>>,
     /// Builds are heavy on disk and processor: a few at a time.
     builds: tokio::sync::Semaphore,
 }
@@ -68,7 +72,7 @@ impl Runtimes {
             links,
             stubs,
             indexes,
-            machine: tokio::sync::OnceCell::new(),
+            machine: tokio::sync::Mutex::default(),
             builds: tokio::sync::Semaphore::new(4),
         };
         Ok(Self {
@@ -190,21 +194,27 @@ impl Runtimes {
         )))
     }
 
-    async fn machine(&self) -> Result<&Machine, ImageError> {
-        let look = || async {
-            let inner = self.inner.clone();
-            tokio::task::spawn_blocking(move || {
-                let interpreters = interpreters::discover(&inner.cache.root().join("interpreters.json"));
-                let uv = match interpreters.first() {
-                    Some(python) => uv::Uv::find(inner.config.uv.as_deref(), &inner.cache, python),
-                    None => Err("no python3 on PATH".to_owned()),
-                };
-                Machine { interpreters, uv }
-            })
-            .await
-            .map_err(|e| ImageError::Failed(format!("looking for python: {e}")))
+    /// Looks once; looks again where something was missing a while ago and may have been installed since.
+    async fn machine(&self) -> Result<Arc<Machine>, ImageError> {
+        let mut known = self.inner.machine.lock().await;
+        if let Some((_, machine)) = known
+            .as_ref()
+            .filter(|(at, m)| m.uv.is_ok() || at.elapsed() < LOOK_AGAIN)
+        {
+            return Ok(machine.clone());
+        }
+        let inner = self.inner.clone();
+        let look = move || {
+            let interpreters = interpreters::discover(&inner.cache.root().join("interpreters.json"));
+            let uv = match interpreters.first() {
+                Some(python) => uv::Uv::find(inner.config.uv.as_deref(), &inner.cache, python),
+                None => Err("no python3 on PATH".to_owned()),
+            };
+            Machine { interpreters, uv }
         };
-        let machine = self.inner.machine.get_or_try_init(look).await?;
+        let found = tokio::task::spawn_blocking(look).await;
+        let machine = Arc::new(found.map_err(|e| ImageError::Failed(format!("looking for python: {e}")))?);
+        *known = Some((Instant::now(), machine.clone()));
         Ok(machine)
     }
 
@@ -362,6 +372,9 @@ impl Runtimes {
         };
         set("VIRTUAL_ENV", python.root().display().to_string());
         set("PYTHONNOUSERSITE", "1".to_owned());
+        // as in the official images
+        set("LANG", "C.UTF-8".to_owned());
+        set("PYTHON_VERSION", python.state.python.version());
         Ok(())
     }
 }
