@@ -11,5 +11,5 @@ mod shim;
 pub mod state;
 pub mod wire;
 
-pub use shim::shim_main;
 pub use agent::{NodeConfig, run};
+pub use shim::shim_main;

@@ -41,16 +41,18 @@ impl Nursery {
         let executable = executable.to_owned();
         let mut process = Some(Process::start(&executable)?);
         let (requests, inbox) = mpsc::channel::<(PathBuf, oneshot::Sender<io::Result<()>>)>();
-        std::thread::Builder::new().name("nursery".to_owned()).spawn(move || {
-            while let Ok((folder, answer)) = inbox.recv() {
-                let mut outcome = ask(&mut process, &executable, &folder);
-                if outcome.is_err() && process.is_none() {
-                    // The nursery died; no shim was started, or its socket is there and is replaced.
-                    outcome = ask(&mut process, &executable, &folder);
+        std::thread::Builder::new()
+            .name("nursery".to_owned())
+            .spawn(move || {
+                while let Ok((folder, answer)) = inbox.recv() {
+                    let mut outcome = ask(&mut process, &executable, &folder);
+                    if outcome.is_err() && process.is_none() {
+                        // The nursery died; no shim was started, or its socket is there and is replaced.
+                        outcome = ask(&mut process, &executable, &folder);
+                    }
+                    drop(answer.send(outcome));
                 }
-                drop(answer.send(outcome));
-            }
-        })?;
+            })?;
         Ok(Self { requests })
     }
 
@@ -58,7 +60,9 @@ impl Nursery {
     pub async fn start_pod(&self, folder: &Path) -> io::Result<()> {
         let gone = || io::Error::other("the nursery's thread ended");
         let (answer, outcome) = oneshot::channel();
-        self.requests.send((folder.to_owned(), answer)).map_err(|_| gone())?;
+        self.requests
+            .send((folder.to_owned(), answer))
+            .map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 }
@@ -67,7 +71,9 @@ fn ask(process: &mut Option<Process>, executable: &Path, folder: &Path) -> io::R
     if process.is_none() {
         *process = Some(Process::start(executable)?);
     }
-    let Some(running) = process.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+    let Some(running) = process.as_mut() else {
+        return Err(io::ErrorKind::NotConnected.into());
+    };
     match running.start_pod(folder) {
         Ok(answer) if answer == "ok" => Ok(()),
         Ok(refusal) => Err(io::Error::other(refusal)),
@@ -80,9 +86,18 @@ fn ask(process: &mut Option<Process>, executable: &Path, folder: &Path) -> io::R
 
 impl Process {
     fn start(executable: &Path) -> io::Result<Self> {
-        let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (socket, theirs) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )?;
         setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_LIMIT))?;
-        let child = Command::new(executable).arg0("shim").stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn()?;
+        let child = Command::new(executable)
+            .arg0("shim")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
         Ok(Self { child, socket })
     }
 
@@ -145,7 +160,13 @@ impl ShimLink {
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??
             .ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
-        Ok((Self { orders: Orders(writer), states }, first))
+        Ok((
+            Self {
+                orders: Orders(writer),
+                states,
+            },
+            first,
+        ))
     }
 }
 

@@ -100,7 +100,10 @@ pub struct LogLimits {
 impl Default for LogLimits {
     /// The kubelet's own default: five files of 10 MiB.
     fn default() -> Self {
-        Self { bytes: 10 << 20, files: 5 }
+        Self {
+            bytes: 10 << 20,
+            files: 5,
+        }
     }
 }
 

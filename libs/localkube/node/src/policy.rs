@@ -40,19 +40,29 @@ impl Decision {
 pub fn delay_after(crashes: u32) -> i64 {
     match crashes {
         0 | 1 => 0,
-        n => FIRST_DELAY.saturating_mul(1 << (n - 2).min(16)).min(LONGEST_DELAY),
+        n => FIRST_DELAY
+            .saturating_mul(1 << (n - 2).min(16))
+            .min(LONGEST_DELAY),
     }
 }
 
 /// The number of consecutive crashes after a run from `started` to `finished`.
 pub fn crashes_after(before: u32, started: Timestamp, finished: Timestamp) -> u32 {
-    if finished.duration_since(started) >= SignedDuration::from_secs(FORGIVING_RUN) { 1 } else { before.saturating_add(1) }
+    if finished.duration_since(started) >= SignedDuration::from_secs(FORGIVING_RUN) {
+        1
+    } else {
+        before.saturating_add(1)
+    }
 }
 
 /// When an exited container may start again.
 pub fn restart_at(container: &ContainerState) -> Option<Timestamp> {
     let exit = container.exit()?;
-    Some(exit.finished_at.saturating_add(SignedDuration::from_secs(delay_after(container.crashes))).unwrap_or(exit.finished_at))
+    Some(
+        exit.finished_at
+            .saturating_add(SignedDuration::from_secs(delay_after(container.crashes)))
+            .unwrap_or(exit.finished_at),
+    )
 }
 
 /// Whether a container that ended will be started again by the Pod's policy.
@@ -75,15 +85,26 @@ pub fn decide(plan: &PodPlan, state: &PodState, now: Timestamp) -> Decision {
         return decision;
     }
     if let Some(terminating) = &state.terminating {
-        wind_down(plan, state, terminating.cause, terminating.deadline, &mut decision);
+        wind_down(
+            plan,
+            state,
+            terminating.cause,
+            terminating.deadline,
+            &mut decision,
+        );
         return decision;
     }
     let grace = SignedDuration::from_secs(plan.grace_seconds.max(0));
     let hard_stop = now.saturating_add(grace).unwrap_or(now);
     if let Some(seconds) = plan.active_deadline_seconds {
-        let due = plan.started_at.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(plan.started_at);
+        let due = plan
+            .started_at
+            .saturating_add(SignedDuration::from_secs(seconds))
+            .unwrap_or(plan.started_at);
         if now >= due {
-            decision.actions.push(Action::Terminate(Cause::DeadlineExceeded, hard_stop));
+            decision
+                .actions
+                .push(Action::Terminate(Cause::DeadlineExceeded, hard_stop));
             return decision;
         }
         decision.wake(due);
@@ -104,7 +125,9 @@ pub fn decide(plan: &PodPlan, state: &PodState, now: Timestamp) -> Decision {
                     continue;
                 }
                 if current.exit().is_some() && plan.restart_policy == RestartPolicy::Never {
-                    decision.actions.push(Action::Terminate(Cause::InitFailed, hard_stop));
+                    decision
+                        .actions
+                        .push(Action::Terminate(Cause::InitFailed, hard_stop));
                     return decision;
                 }
                 step(plan, current, index, container.role, now, &mut decision);
@@ -118,7 +141,9 @@ pub fn decide(plan: &PodPlan, state: &PodState, now: Timestamp) -> Decision {
         if container.role != Role::Main {
             continue;
         }
-        let over = current.exit().is_some_and(|exit| !will_restart(plan.restart_policy, Role::Main, exit.code));
+        let over = current
+            .exit()
+            .is_some_and(|exit| !will_restart(plan.restart_policy, Role::Main, exit.code));
         if !over {
             busy = true;
             step(plan, current, index, Role::Main, now, &mut decision);
@@ -132,7 +157,14 @@ pub fn decide(plan: &PodPlan, state: &PodState, now: Timestamp) -> Decision {
 }
 
 /// Starts a container that waits, or one that ended and whose back-off has passed.
-fn step(plan: &PodPlan, current: &ContainerState, index: usize, role: Role, now: Timestamp, decision: &mut Decision) {
+fn step(
+    plan: &PodPlan,
+    current: &ContainerState,
+    index: usize,
+    role: Role,
+    now: Timestamp,
+    decision: &mut Decision,
+) {
     match &current.status {
         Status::Starting | Status::Running { .. } => {}
         Status::Waiting if current.prepared => decision.actions.push(Action::Start(index)),
@@ -151,9 +183,13 @@ fn step(plan: &PodPlan, current: &ContainerState, index: usize, role: Role, now:
 
 /// A sidecar that fails after the Pod went on does not hold the others back.
 fn later_ran(plan: &PodPlan, state: &PodState, index: usize) -> bool {
-    plan.containers.iter().zip(&state.containers).skip(index + 1).any(|(container, current)| {
-        container.role != Role::Sidecar && (current.running() || current.exit().is_some())
-    })
+    plan.containers
+        .iter()
+        .zip(&state.containers)
+        .skip(index + 1)
+        .any(|(container, current)| {
+            container.role != Role::Sidecar && (current.running() || current.exit().is_some())
+        })
 }
 
 /// Stops the containers, then the sidecars in reverse order, then says how it ended.
@@ -200,8 +236,16 @@ fn outcome(plan: &PodPlan, state: &PodState, cause: Cause) -> Finished {
             reason: Some("DeadlineExceeded".to_owned()),
             message: Some("Pod was active on the node longer than the specified deadline".to_owned()),
         },
-        Cause::InitFailed => Finished { succeeded: false, reason: None, message: None },
-        Cause::Completed | Cause::Deleted => Finished { succeeded: all_ended_well, reason: None, message: None },
+        Cause::InitFailed => Finished {
+            succeeded: false,
+            reason: None,
+            message: None,
+        },
+        Cause::Completed | Cause::Deleted => Finished {
+            succeeded: all_ended_well,
+            reason: None,
+            message: None,
+        },
     }
 }
 

@@ -26,7 +26,11 @@ impl PodState {
         Self {
             identity: plan.identity.clone(),
             seq: 0,
-            containers: plan.containers.iter().map(|c| ContainerState::new(&c.name)).collect(),
+            containers: plan
+                .containers
+                .iter()
+                .map(|c| ContainerState::new(&c.name))
+                .collect(),
             terminating: None,
             finished: None,
             events: Vec::new(),

@@ -25,7 +25,12 @@ pub enum Request {
     /// the state was taken note of; a finished shim may end
     Release,
     /// run a command in a container; the connection becomes a stream
-    Exec { container: String, argv: Vec<String>, stdin: bool, tty: bool },
+    Exec {
+        container: String,
+        argv: Vec<String>,
+        stdin: bool,
+        tty: bool,
+    },
     /// the container's own streams; the connection becomes a stream
     Attach { container: String, stdin: bool },
 }
@@ -36,7 +41,9 @@ pub enum Reply {
     State(Box<PodState>),
     /// the stream begins
     Opened,
-    Refused { message: String },
+    Refused {
+        message: String,
+    },
 }
 
 /// The channels of a stream, numbered as Kubernetes numbers them.
@@ -62,7 +69,12 @@ impl Channel {
             3 => Self::End,
             4 => Self::Resize,
             5 => Self::CloseStdin,
-            other => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("stream channel {other} is not one of 0 to 5"))),
+            other => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("stream channel {other} is not one of 0 to 5"),
+                ));
+            }
         })
     }
 }
@@ -102,7 +114,11 @@ pub async fn receive<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -
     Ok(Some(serde_json::from_slice(&body)?))
 }
 
-pub async fn send_chunk(to: &mut (impl AsyncWrite + Unpin), channel: Channel, bytes: &[u8]) -> io::Result<()> {
+pub async fn send_chunk(
+    to: &mut (impl AsyncWrite + Unpin),
+    channel: Channel,
+    bytes: &[u8],
+) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut frame = Vec::with_capacity(bytes.len() + 5);
     frame.push(channel as u8);
@@ -125,7 +141,10 @@ pub async fn receive_chunk(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
 
 async fn read_body(from: &mut (impl AsyncRead + Unpin), length: u32) -> io::Result<Vec<u8>> {
     if length > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("frame of {length} bytes is over {LARGEST}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("frame of {length} bytes is over {LARGEST}"),
+        ));
     }
     let mut body = vec![0; length as usize];
     from.read_exact(&mut body).await?;

@@ -29,7 +29,10 @@ async fn run(pod: &PodFolder, script: &str) -> (ShimLink, PodState) {
     let nursery = Nursery::start(&executable()).unwrap();
     nursery.start_pod(pod.path()).await.unwrap();
     let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
-    link.orders.send(&Request::Prepare(Box::new(pod.spec(script)))).await.unwrap();
+    link.orders
+        .send(&Request::Prepare(Box::new(pod.spec(script))))
+        .await
+        .unwrap();
     let state = until(&mut link, "the Pod finishes", |state| state.finished.is_some()).await;
     link.orders.send(&Request::Release).await.unwrap();
     (link, state)
@@ -43,7 +46,10 @@ async fn a_step_runs_and_its_output_and_exit_code_are_kept() {
     assert_eq!((exit.code, exit.signal, exit.reason.as_str()), (3, None, "Error"));
     assert!(!state.finished.unwrap().succeeded);
     let log = pod.log("main", 0);
-    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
+    assert!(
+        log.contains(" stdout F out\n") && log.contains(" stderr F err\n"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -74,8 +80,11 @@ async fn a_child_that_a_step_leaves_behind_ends_with_it() {
     let pod = PodFolder::new("Never");
     let started = Instant::now();
     // The orphan is in a session of its own, and would write its mark if it were still there.
-    let (_, state) =
-        run(&pod, "setsid sh -c 'trap \"\" TERM HUP; sleep 30; touch /shared/mark' >/dev/null 2>&1 & sleep 0.1; exit 0").await;
+    let (_, state) = run(
+        &pod,
+        "setsid sh -c 'trap \"\" TERM HUP; sleep 30; touch /shared/mark' >/dev/null 2>&1 & sleep 0.1; exit 0",
+    )
+    .await;
     assert_eq!(state.containers[0].exit().unwrap().code, 0);
     assert!(started.elapsed() < Duration::from_secs(10));
     let marker = format!("sleep 30; touch {}", "/shared/mark");
@@ -90,8 +99,16 @@ async fn the_shim_keeps_a_step_and_its_exit_code_through_kill_9_of_its_parent() 
     nursery.start_pod(pod.path()).await.unwrap();
     {
         let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
-        link.orders.send(&Request::Prepare(Box::new(pod.spec("echo begun; cat /shared/go; exit 42")))).await.unwrap();
-        until(&mut link, "the step runs", |state| matches!(state.containers[0].status, Status::Running { .. })).await;
+        link.orders
+            .send(&Request::Prepare(Box::new(
+                pod.spec("echo begun; cat /shared/go; exit 42"),
+            )))
+            .await
+            .unwrap();
+        until(&mut link, "the step runs", |state| {
+            matches!(state.containers[0].status, Status::Running { .. })
+        })
+        .await;
     }
     // Dropping the nursery kills it with SIGKILL; the link above is gone as well.
     drop(nursery);
@@ -120,16 +137,30 @@ async fn volumes_appear_at_their_paths_and_the_machine_is_untouched() {
     let nursery = Nursery::start(&executable()).unwrap();
     nursery.start_pod(pod.path()).await.unwrap();
     let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
-    link.orders.send(&Request::Prepare(Box::new(nowhere))).await.unwrap();
+    link.orders
+        .send(&Request::Prepare(Box::new(nowhere)))
+        .await
+        .unwrap();
     let state = until(&mut link, "the Pod finishes", |state| state.finished.is_some()).await;
     let log = pod.log("main", 0);
     assert_eq!(state.containers[0].exit().unwrap().code, 0, "{log}");
     assert_eq!(state.containers[0].exit().unwrap().message, "bye\n");
-    for wanted in ["stdout F w\n", "stdout F test-pod\n", "stdout F /home/ferroflow-test/work\n"] {
+    for wanted in [
+        "stdout F w\n",
+        "stdout F test-pod\n",
+        "stdout F /home/ferroflow-test/work\n",
+    ] {
         assert!(log.contains(wanted), "{wanted}: {log}");
     }
-    for path in ["/mnt/ferroflow-test", "/ferroflow-test-root", "/home/ferroflow-test"] {
-        assert!(!std::path::Path::new(path).exists(), "{path} was made on the machine");
+    for path in [
+        "/mnt/ferroflow-test",
+        "/ferroflow-test-root",
+        "/home/ferroflow-test",
+    ] {
+        assert!(
+            !std::path::Path::new(path).exists(),
+            "{path} was made on the machine"
+        );
     }
 }
 
@@ -140,22 +171,41 @@ async fn a_pod_that_ignores_the_polite_signal_is_killed_at_its_deadline() {
     nursery.start_pod(pod.path()).await.unwrap();
     let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
     let script = "trap 'echo no' TERM; echo ready; while true; do sleep 0.05; done";
-    link.orders.send(&Request::Prepare(Box::new(pod.spec(script)))).await.unwrap();
-    until(&mut link, "the step runs", |state| matches!(state.containers[0].status, Status::Running { .. })).await;
+    link.orders
+        .send(&Request::Prepare(Box::new(pod.spec(script))))
+        .await
+        .unwrap();
+    until(&mut link, "the step runs", |state| {
+        matches!(state.containers[0].status, Status::Running { .. })
+    })
+    .await;
     support::wait_for(LIMIT, "the trap is set", || pod.log("main", 0).contains("ready"));
-    link.orders.send(&Request::Terminate { grace_seconds: 1 }).await.unwrap();
+    link.orders
+        .send(&Request::Terminate { grace_seconds: 1 })
+        .await
+        .unwrap();
     let state = until(&mut link, "the Pod finishes", |state| state.finished.is_some()).await;
     assert_eq!(state.containers[0].exit().unwrap().code, 137);
-    assert!(pod.log("main", 0).contains("stdout F no"), "the polite signal came first");
+    assert!(
+        pod.log("main", 0).contains("stdout F no"),
+        "the polite signal came first"
+    );
 }
 
 #[tokio::test]
 async fn a_step_that_prints_300_mb_neither_blocks_nor_fills_the_disk() {
     let pod = PodFolder::new("Never");
-    let (_, state) = run(&pod, "yes 'a line of a training log that goes on and on' | head -c 300000000; echo end").await;
+    let (_, state) = run(
+        &pod,
+        "yes 'a line of a training log that goes on and on' | head -c 300000000; echo end",
+    )
+    .await;
     assert_eq!(state.containers[0].exit().unwrap().code, 0);
     let folder = pod.path().join("logs/main");
-    let kept: u64 = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let kept: u64 = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(kept < 60 << 20, "{kept} bytes are kept");
     assert!(pod.log("main", 0).ends_with("end\n"));
 }

@@ -25,13 +25,20 @@ pub struct Sources {
 /// Names of the ConfigMaps and Secrets that the Pod's environment refers to.
 pub fn references(pod: &Pod) -> (Vec<String>, Vec<String>) {
     let (mut config_maps, mut secrets) = (Vec::new(), Vec::new());
-    let Some(spec) = &pod.spec else { return (config_maps, secrets) };
+    let Some(spec) = &pod.spec else {
+        return (config_maps, secrets);
+    };
     for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         for from in container.env_from.iter().flatten() {
             config_maps.extend(from.config_map_ref.iter().map(|reference| reference.name.clone()));
             secrets.extend(from.secret_ref.iter().map(|reference| reference.name.clone()));
         }
-        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+        for source in container
+            .env
+            .iter()
+            .flatten()
+            .filter_map(|variable| variable.value_from.as_ref())
+        {
             config_maps.extend(source.config_map_key_ref.iter().map(|key| key.name.clone()));
             secrets.extend(source.secret_key_ref.iter().map(|key| key.name.clone()));
         }
@@ -52,11 +59,12 @@ pub fn resolve(
     base: Vec<(String, String)>,
 ) -> Result<Vec<(String, String)>, String> {
     let mut result: Vec<(String, String)> = Vec::new();
-    let set = |result: &mut Vec<(String, String)>, name: String, value: String| {
-        match result.iter_mut().find(|(known, _)| *known == name) {
-            Some(entry) => entry.1 = value,
-            None => result.push((name, value)),
-        }
+    let set = |result: &mut Vec<(String, String)>, name: String, value: String| match result
+        .iter_mut()
+        .find(|(known, _)| *known == name)
+    {
+        Some(entry) => entry.1 = value,
+        None => result.push((name, value)),
     };
     for (name, value) in base {
         set(&mut result, name, value);
@@ -64,7 +72,12 @@ pub fn resolve(
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or("");
         let (kind, name, optional, all) = if let Some(reference) = &from.config_map_ref {
-            ("configmap", &reference.name, reference.optional, &sources.config_maps)
+            (
+                "configmap",
+                &reference.name,
+                reference.optional,
+                &sources.config_maps,
+            )
         } else if let Some(reference) = &from.secret_ref {
             ("secret", &reference.name, reference.optional, &sources.secrets)
         } else {
@@ -73,7 +86,11 @@ pub fn resolve(
         match all.get(name).and_then(Option::as_ref) {
             Some(keys) => {
                 for (key, value) in keys {
-                    set(&mut result, format!("{prefix}{key}"), String::from_utf8_lossy(value).into_owned());
+                    set(
+                        &mut result,
+                        format!("{prefix}{key}"),
+                        String::from_utf8_lossy(value).into_owned(),
+                    );
                 }
             }
             None if optional == Some(true) => {}
@@ -100,17 +117,32 @@ fn from_source(
     source: &EnvVarSource,
 ) -> Result<Option<String>, String> {
     let key = if let Some(wanted) = &source.config_map_key_ref {
-        Some(("configmap", &sources.config_maps, &wanted.name, &wanted.key, wanted.optional))
+        Some((
+            "configmap",
+            &sources.config_maps,
+            &wanted.name,
+            &wanted.key,
+            wanted.optional,
+        ))
     } else {
-        source
-            .secret_key_ref
-            .as_ref()
-            .map(|wanted| ("secret", &sources.secrets, &wanted.name, &wanted.key, wanted.optional))
+        source.secret_key_ref.as_ref().map(|wanted| {
+            (
+                "secret",
+                &sources.secrets,
+                &wanted.name,
+                &wanted.key,
+                wanted.optional,
+            )
+        })
     };
     if let Some((kind, all, name, key, optional)) = key {
         let optional = optional == Some(true);
         let Some(keys) = all.get(name).and_then(Option::as_ref) else {
-            return if optional { Ok(None) } else { Err(format!("{kind} \"{name}\" not found")) };
+            return if optional {
+                Ok(None)
+            } else {
+                Err(format!("{kind} \"{name}\" not found"))
+            };
         };
         return match keys.get(key) {
             Some(value) => Ok(Some(String::from_utf8_lossy(value).into_owned())),
@@ -164,7 +196,11 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// The way downward API files list labels: `key="value"`, sorted.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let pairs: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+    let pairs: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value:?}"))
+        .collect();
     pairs.join("\n")
 }
 
@@ -175,12 +211,23 @@ pub fn resource_value(
     divisor: Option<&Quantity>,
     sources: &Sources,
 ) -> Result<String, String> {
-    let (kind, name) = resource.split_once('.').ok_or_else(|| format!("resource {resource} is not supported"))?;
+    let (kind, name) = resource
+        .split_once('.')
+        .ok_or_else(|| format!("resource {resource} is not supported"))?;
     let resources = container.resources.clone().unwrap_or_default();
-    let limit = resources.limits.as_ref().and_then(|limits| limits.get(name)).map(quantity::value);
+    let limit = resources
+        .limits
+        .as_ref()
+        .and_then(|limits| limits.get(name))
+        .map(quantity::value);
     let stated = match kind {
         "limits" => limit,
-        "requests" => resources.requests.as_ref().and_then(|requests| requests.get(name)).map(quantity::value).or(limit),
+        "requests" => resources
+            .requests
+            .as_ref()
+            .and_then(|requests| requests.get(name))
+            .map(quantity::value)
+            .or(limit),
         _ => return Err(format!("resource {resource} is not supported")),
     };
     let whole = match name {
@@ -189,7 +236,10 @@ pub fn resource_value(
         _ => 0.0,
     };
     let value = stated.unwrap_or(if kind == "limits" { whole } else { 0.0 });
-    let unit = divisor.map(quantity::value).filter(|unit| *unit > 0.0).unwrap_or(1.0);
+    let unit = divisor
+        .map(quantity::value)
+        .filter(|unit| *unit > 0.0)
+        .unwrap_or(1.0);
     Ok(format!("{:.0}", (value / unit).ceil()))
 }
 
@@ -270,7 +320,8 @@ mod tests {
     }
 
     fn sources() -> Sources {
-        let keys = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]));
+        let keys =
+            |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]));
         Sources {
             config_maps: HashMap::from([("settings".to_owned(), keys("k", "sv"))]),
             secrets: HashMap::from([("token".to_owned(), keys("t", "s3")), ("none".to_owned(), None)]),
@@ -305,11 +356,20 @@ mod tests {
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let mut sources = sources();
         sources.secrets.insert("token".to_owned(), None);
-        assert_eq!(resolve(&pod, container, &sources, Vec::new()).unwrap_err(), "secret \"token\" not found");
+        assert_eq!(
+            resolve(&pod, container, &sources, Vec::new()).unwrap_err(),
+            "secret \"token\" not found"
+        );
     }
 
     #[test]
     fn what_a_pod_refers_to_is_fetched_once() {
-        assert_eq!(references(&pod()), (vec!["settings".to_owned()], vec!["none".to_owned(), "token".to_owned()]));
+        assert_eq!(
+            references(&pod()),
+            (
+                vec!["settings".to_owned()],
+                vec!["none".to_owned(), "token".to_owned()]
+            )
+        );
     }
 }

@@ -36,12 +36,24 @@ impl Recorder {
         let now = Timestamp::now();
         let meta = &pod.metadata;
         let init = container.is_some_and(|name| {
-            pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten()).any(|container| container.name == name)
+            pod.spec
+                .iter()
+                .flat_map(|spec| spec.init_containers.iter().flatten())
+                .any(|container| container.name == name)
         });
-        let field = container.map(|name| format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" }));
+        let field = container.map(|name| {
+            format!(
+                "spec.{}{{{name}}}",
+                if init { "initContainers" } else { "containers" }
+            )
+        });
         let event = Event {
             metadata: ObjectMeta {
-                name: Some(format!("{}.{}", meta.name.as_deref().unwrap_or_default(), uuid::Uuid::now_v7().simple())),
+                name: Some(format!(
+                    "{}.{}",
+                    meta.name.as_deref().unwrap_or_default(),
+                    uuid::Uuid::now_v7().simple()
+                )),
                 namespace: meta.namespace.clone(),
                 ..ObjectMeta::default()
             },
@@ -57,7 +69,10 @@ impl Recorder {
             reason: Some(reason.to_owned()),
             message: Some(message),
             type_: Some(if warning { "Warning" } else { "Normal" }.to_owned()),
-            source: Some(EventSource { component: Some("kubelet".to_owned()), host: Some(self.node.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".to_owned()),
+                host: Some(self.node.clone()),
+            }),
             reporting_component: Some("kubelet".to_owned()),
             reporting_instance: Some(self.node.clone()),
             first_timestamp: Some(Time(now)),

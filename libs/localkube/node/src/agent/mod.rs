@@ -134,13 +134,26 @@ pub async fn run(
     let agent = open(client.clone(), runtimes, config).await?;
     let listener = tokio::net::TcpListener::bind(agent.config.listen)
         .await
-        .with_context(|| format!("kubelet address {} cannot be used; choose another", agent.config.listen))?;
+        .with_context(|| {
+            format!(
+                "kubelet address {} cannot be used; choose another",
+                agent.config.listen
+            )
+        })?;
     let port = listener.local_addr()?.port();
     let stop = cancel.child_token();
     let server = tokio::spawn(crate::kubelet::serve(agent.clone(), listener, stop.clone()));
     let network = tokio::spawn(agent.network.clone().run(client.clone(), stop.clone()));
     let refresh = tokio::spawn(refresh::run(agent.clone(), stop.clone()));
-    node::register(&client, &agent.config, port, agent.capacity, &agent.isolation, &stop).await;
+    node::register(
+        &client,
+        &agent.config,
+        port,
+        agent.capacity,
+        &agent.isolation,
+        &stop,
+    )
+    .await;
     let heartbeat = tokio::spawn(node::heartbeat(client, agent.config.clone(), stop.clone()));
     info!(node = agent.config.node_name, port, isolation = ?agent.isolation, "node agent is ready");
 
@@ -176,14 +189,20 @@ async fn open(client: kube::Client, runtimes: Runtimes, config: NodeConfig) -> a
     let mut capacity = os::capacity(root)?;
     capacity.cores = config.cpus.unwrap_or(capacity.cores);
     capacity.memory_bytes = config.memory_bytes.unwrap_or(capacity.memory_bytes);
-    let whole = Demand { cpu: capacity.cores as f64, memory: capacity.memory_bytes as f64 };
+    let whole = Demand {
+        cpu: capacity.cores as f64,
+        memory: capacity.memory_bytes as f64,
+    };
     Ok(Arc::new(Agent {
         isolation,
         boot_id: os::boot_id()?,
         nursery: Nursery::start(&config.executable)
             .with_context(|| format!("cannot start {} as shim", config.executable.display()))?,
         network: Network::open(&root.join("network"))?,
-        volumes: Builder { client: client.clone(), runtimes: runtimes.clone() },
+        volumes: Builder {
+            client: client.clone(),
+            runtimes: runtimes.clone(),
+        },
         recorder: Recorder::start(client.clone(), config.node_name.clone()),
         queue: Queue::new(whole, config.max_pods),
         starts: Semaphore::new(usize::try_from(capacity.cores).unwrap_or(1) * 2),

@@ -49,7 +49,9 @@ impl Network {
             view: Mutex::default(),
             pods: Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     pub fn table(&self) -> &Path {
@@ -72,7 +74,12 @@ impl Network {
     pub fn keep_names(&self, uid: &str, namespace: &str, own: String, path: &Path) -> io::Result<()> {
         let text = format!("{}{own}", self.inner.view.lock().hosts(namespace));
         write_hosts(path, &text)?;
-        let names = Names { namespace: namespace.to_owned(), own, path: path.to_owned(), written: text };
+        let names = Names {
+            namespace: namespace.to_owned(),
+            own,
+            path: path.to_owned(),
+            written: text,
+        };
         self.inner.pods.lock().insert(uid.to_owned(), names);
         Ok(())
     }
@@ -86,7 +93,9 @@ impl Network {
         }
         let mut texts: HashMap<String, String> = HashMap::new();
         for names in self.inner.pods.lock().values_mut() {
-            let common = texts.entry(names.namespace.clone()).or_insert_with(|| view.hosts(&names.namespace));
+            let common = texts
+                .entry(names.namespace.clone())
+                .or_insert_with(|| view.hosts(&names.namespace));
             let text = format!("{common}{}", names.own);
             if text != names.written {
                 if let Err(error) = write_hosts(&names.path, &text) {
@@ -121,11 +130,19 @@ impl Network {
 
 fn follow<K>(client: &kube::Client, changed: &Arc<Notify>) -> (Store<K>, impl Future<Output = ()>)
 where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
 {
     let (store, writer) = reflector::store::<K>();
     let changed = changed.clone();
-    let stream = watcher(Api::all(client.clone()), watcher::Config::default()).default_backoff().reflect(writer);
+    let stream = watcher(Api::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
     let drive = async move {
         let mut stream = std::pin::pin!(stream);
         while stream.next().await.is_some() {

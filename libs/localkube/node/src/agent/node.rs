@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Namespace, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+    DaemonEndpoint, Namespace, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
@@ -23,7 +24,14 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Makes or updates the Node; tries until it works or `cancel` is called.
-pub async fn register(client: &kube::Client, config: &NodeConfig, port: u16, capacity: Capacity, isolation: &Isolation, cancel: &CancellationToken) {
+pub async fn register(
+    client: &kube::Client,
+    config: &NodeConfig,
+    port: u16,
+    capacity: Capacity,
+    isolation: &Isolation,
+    cancel: &CancellationToken,
+) {
     while let Err(error) = try_register(client, config, port, capacity, isolation).await {
         warn!(%error, node = config.node_name, "cannot register the node");
         tokio::select! {
@@ -48,20 +56,30 @@ async fn try_register(
     ]);
     labels.extend(config.labels.clone());
     let node = Node {
-        metadata: ObjectMeta { name: Some(config.node_name.clone()), labels: Some(labels), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
         ..Node::default()
     };
     match nodes.create(&PostParams::default(), &node).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let patch = serde_json::json!({"metadata": {"labels": node.metadata.labels}});
-            nodes.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            nodes
+                .patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch))
+                .await?;
         }
         Err(error) => return Err(error),
     }
     let status = status(config, port, capacity, isolation, Timestamp::now());
     nodes
-        .patch_status(&config.node_name, &PatchParams::default(), &Patch::Merge(serde_json::json!({"status": status})))
+        .patch_status(
+            &config.node_name,
+            &PatchParams::default(),
+            &Patch::Merge(serde_json::json!({"status": status})),
+        )
         .await?;
     Ok(())
 }
@@ -77,13 +95,25 @@ fn architecture() -> &'static str {
 fn resources(config: &NodeConfig, capacity: Capacity) -> BTreeMap<String, Quantity> {
     BTreeMap::from([
         ("cpu".to_owned(), Quantity(capacity.cores.to_string())),
-        ("memory".to_owned(), Quantity(format!("{}Ki", capacity.memory_bytes >> 10))),
-        ("ephemeral-storage".to_owned(), Quantity(capacity.disk_bytes.to_string())),
+        (
+            "memory".to_owned(),
+            Quantity(format!("{}Ki", capacity.memory_bytes >> 10)),
+        ),
+        (
+            "ephemeral-storage".to_owned(),
+            Quantity(capacity.disk_bytes.to_string()),
+        ),
         ("pods".to_owned(), Quantity(config.max_pods.to_string())),
     ])
 }
 
-fn status(config: &NodeConfig, port: u16, capacity: Capacity, isolation: &Isolation, now: Timestamp) -> NodeStatus {
+fn status(
+    config: &NodeConfig,
+    port: u16,
+    capacity: Capacity,
+    isolation: &Isolation,
+    now: Timestamp,
+) -> NodeStatus {
     let condition = |kind: &str, status: &str, reason: &str, message: &str| NodeCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
@@ -97,21 +127,43 @@ fn status(config: &NodeConfig, port: u16, capacity: Capacity, isolation: &Isolat
     } else {
         format!("kubelet is posting ready status; {}", isolation.notes.join("; "))
     };
-    let address = |kind: &str, value: &str| NodeAddress { type_: kind.to_owned(), address: value.to_owned() };
+    let address = |kind: &str, value: &str| NodeAddress {
+        type_: kind.to_owned(),
+        address: value.to_owned(),
+    };
     NodeStatus {
         capacity: Some(resources(config, capacity)),
         allocatable: Some(resources(config, capacity)),
         conditions: Some(vec![
-            condition("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-            condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            condition(
+                "MemoryPressure",
+                "False",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            condition(
+                "DiskPressure",
+                "False",
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure",
+            ),
+            condition(
+                "PIDPressure",
+                "False",
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available",
+            ),
             condition("Ready", "True", "KubeletReady", &ready),
         ]),
         addresses: Some(vec![
             address("InternalIP", &config.node_ip.to_string()),
             address("Hostname", &config.node_name),
         ]),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(port) }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(port),
+            }),
+        }),
         node_info: Some(NodeSystemInfo {
             architecture: architecture().to_owned(),
             operating_system: std::env::consts::OS.to_owned(),
@@ -142,14 +194,20 @@ async fn beat(client: &kube::Client, config: &NodeConfig) -> kube::Result<()> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), LEASES);
     let now = MicroTime(Timestamp::now());
     let patch = serde_json::json!({"spec": {"renewTime": now}});
-    match leases.patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match leases
+        .patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(error) => return Err(error),
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = Namespace {
-        metadata: ObjectMeta { name: Some(LEASES.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(LEASES.to_owned()),
+            ..ObjectMeta::default()
+        },
         ..Namespace::default()
     };
     // There already, usually.

@@ -96,7 +96,8 @@ impl Registry {
         let entries = self.entries.lock();
         let found = entries.values().find(|entry| {
             entry.pod().is_some_and(|pod| {
-                pod.metadata.name.as_deref() == Some(name) && pod.metadata.namespace.as_deref() == Some(namespace)
+                pod.metadata.name.as_deref() == Some(name)
+                    && pod.metadata.namespace.as_deref() == Some(namespace)
             })
         });
         found.cloned()

@@ -9,7 +9,9 @@ pub fn value(quantity: &Quantity) -> f64 {
 
 pub fn parse(text: &str) -> Option<f64> {
     let text = text.trim();
-    let split = text.find(|letter: char| !(letter.is_ascii_digit() || matches!(letter, '.' | '+' | '-'))).unwrap_or(text.len());
+    let split = text
+        .find(|letter: char| !(letter.is_ascii_digit() || matches!(letter, '.' | '+' | '-')))
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let scale = match suffix {
         "" => 1.0,
@@ -39,9 +41,15 @@ mod tests {
 
     #[test]
     fn each_suffix_is_read() {
-        for (text, wanted) in
-            [("2", 2.0), ("1500m", 1.5), ("64Mi", 67_108_864.0), ("1k", 1000.0), ("2e3", 2000.0), ("0.5", 0.5), ("1E", 1e18)]
-        {
+        for (text, wanted) in [
+            ("2", 2.0),
+            ("1500m", 1.5),
+            ("64Mi", 67_108_864.0),
+            ("1k", 1000.0),
+            ("2e3", 2000.0),
+            ("0.5", 0.5),
+            ("1E", 1e18),
+        ] {
             assert_eq!(parse(text), Some(wanted), "{text}");
         }
         assert_eq!(parse("many"), None);

@@ -27,13 +27,19 @@ pub struct Demand {
 impl Demand {
     /// The Pod's requests: the sum of its containers, or its largest init container if that is more.
     pub fn of(pod: &Pod) -> Self {
-        let Some(spec) = &pod.spec else { return Self::default() };
+        let Some(spec) = &pod.spec else {
+            return Self::default();
+        };
         let one = |container: &k8s_openapi::api::core::v1::Container, name: &str| {
             let resources = container.resources.as_ref();
             let stated = resources
                 .and_then(|resources| resources.requests.as_ref())
                 .and_then(|requests| requests.get(name))
-                .or_else(|| resources.and_then(|resources| resources.limits.as_ref()).and_then(|limits| limits.get(name)));
+                .or_else(|| {
+                    resources
+                        .and_then(|resources| resources.limits.as_ref())
+                        .and_then(|limits| limits.get(name))
+                });
             stated.map_or(0.0, quantity::value)
         };
         let total = |name: &str| {
@@ -48,7 +54,10 @@ impl Demand {
             }
             peak.max(main + sidecars)
         };
-        Self { cpu: total("cpu"), memory: total("memory") }
+        Self {
+            cpu: total("cpu"),
+            memory: total("memory"),
+        }
     }
 }
 
@@ -86,7 +95,11 @@ impl<T> Book<T> {
     }
 
     fn push(&mut self, demand: Demand, entry: T) {
-        if demand.light() { self.light.push_back((demand, entry)) } else { self.heavy.push_back((demand, entry)) }
+        if demand.light() {
+            self.light.push_back((demand, entry))
+        } else {
+            self.heavy.push_back((demand, entry))
+        }
     }
 
     /// A Pod that is larger than the node runs when no other one with requests does.
@@ -106,7 +119,11 @@ impl<T> Book<T> {
         } else {
             let bound = (self.capacity.cpu * LIGHT_PER_CORE).max(LIGHT_PER_CORE) as usize;
             let stalled = now.duration_since(self.last_light) >= STALL;
-            if self.light_running < bound || stalled { self.light.pop_front() } else { None }
+            if self.light_running < bound || stalled {
+                self.light.pop_front()
+            } else {
+                None
+            }
         };
         let (demand, entry) = next?;
         self.enter(demand, now);
@@ -154,7 +171,9 @@ impl Drop for Slot {
 
 impl Queue {
     pub fn new(capacity: Demand, most: usize) -> Self {
-        Self { book: Arc::new(Mutex::new(Book::new(capacity, most))) }
+        Self {
+            book: Arc::new(Mutex::new(Book::new(capacity, most))),
+        }
     }
 
     /// Waits for a slot. `queued` is called once if there is none right now.
@@ -162,11 +181,17 @@ impl Queue {
         let (told, mut admitted) = oneshot::channel();
         self.book.lock().push(demand, told);
         self.admit(Instant::now());
-        let slot = Slot { demand, queue: self.clone() };
+        let slot = Slot {
+            demand,
+            queue: self.clone(),
+        };
         if admitted.try_recv().is_ok() {
             return slot;
         }
-        let mut waiting = Waiting { slot: Some(slot), admitted };
+        let mut waiting = Waiting {
+            slot: Some(slot),
+            admitted,
+        };
         queued();
         loop {
             tokio::select! {
@@ -185,7 +210,10 @@ impl Queue {
     /// A Pod that already runs (adopted) takes its place without waiting.
     pub fn occupy(&self, demand: Demand) -> Slot {
         self.book.lock().enter(demand, Instant::now());
-        Slot { demand, queue: self.clone() }
+        Slot {
+            demand,
+            queue: self.clone(),
+        }
     }
 
     fn admit(&self, now: Instant) {
@@ -255,7 +283,9 @@ mod tests {
         wait(&mut book, 1.5, 1);
         wait(&mut book, 1.0, 2);
         wait(&mut book, 0.0, 3);
-        let admitted: Vec<u32> = std::iter::from_fn(|| book.next(now + STALL)).map(|(_, entry)| entry).collect();
+        let admitted: Vec<u32> = std::iter::from_fn(|| book.next(now + STALL))
+            .map(|(_, entry)| entry)
+            .collect();
         assert_eq!(admitted, [1, 3]);
     }
 
@@ -282,8 +312,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_wait_that_is_given_up_frees_its_place() {
-        let queue = Queue::new(Demand { cpu: 1.0, memory: 1e12 }, 10);
-        let one = Demand { cpu: 1.0, memory: 0.0 };
+        let queue = Queue::new(
+            Demand {
+                cpu: 1.0,
+                memory: 1e12,
+            },
+            10,
+        );
+        let one = Demand {
+            cpu: 1.0,
+            memory: 0.0,
+        };
         let first = queue.enter(one, || {}).await;
         {
             let waiting = queue.enter(one, || {});

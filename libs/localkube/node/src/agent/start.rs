@@ -16,11 +16,11 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use localkube_runtimes::{ContainerRuntime, PrepareRequest};
 use tokio::sync::mpsc;
 
+use super::Agent;
 use super::env::{self, Sources};
 use super::queue::{Demand, Slot};
 use super::status::{self, Hold};
 use super::volumes::{self, Ready};
-use super::Agent;
 use crate::nursery::ShimLink;
 use crate::plan::{ContainerPlan, ContainerSpec, Identity, Mount, PodNetwork, PodPlan, RestartPolicy, Role};
 use crate::shim::PLAN;
@@ -43,8 +43,14 @@ pub enum Told {
     Shim(Box<(ShimLink, PodState)>),
     State(Box<PodState>),
     ShimGone,
-    Hold { container: String, hold: Option<Hold> },
-    Image { container: String, id: String },
+    Hold {
+        container: String,
+        hold: Option<Hold>,
+    },
+    Image {
+        container: String,
+        id: String,
+    },
     Prepared(Box<ContainerSpec>),
     /// a warning for the Pod's events: reason, message, container
     Warn(&'static str, String, Option<String>),
@@ -78,16 +84,27 @@ pub async fn fresh(context: Context) {
     let slot = agent
         .queue
         .enter(Demand::of(&context.pod), move || {
-            let text = "the node has no room for this Pod's requests yet; it starts when others have ended".to_owned();
+            let text = "the node has no room for this Pod's requests yet; it starts when others have ended"
+                .to_owned();
             drop(queued.try_send(Told::Queued(text)));
         })
         .await;
     context.tell(Told::Slot(slot)).await;
-    let Ok(permit) = agent.starts.acquire().await else { return };
-    let address = if host_network(&context.pod) { Ok(None) } else { agent.network.lease(&context.uid).map(Some) };
+    let Ok(permit) = agent.starts.acquire().await else {
+        return;
+    };
+    let address = if host_network(&context.pod) {
+        Ok(None)
+    } else {
+        agent.network.lease(&context.uid).map(Some)
+    };
     let address = match address {
         Ok(address) => address,
-        Err(error) => return context.tell(Told::Failed("NoAddress".to_owned(), error.to_string())).await,
+        Err(error) => {
+            return context
+                .tell(Told::Failed("NoAddress".to_owned(), error.to_string()))
+                .await;
+        }
     };
     context.tell(Told::Address(address)).await;
     let shim = async {
@@ -95,7 +112,9 @@ pub async fn fresh(context: Context) {
             Ok(started) => context.tell(Told::Shim(Box::new(started))).await,
             Err(error) => {
                 let message = format!("failed to start the Pod's shim: {error}");
-                context.tell(Told::Failed("ShimStartFailed".to_owned(), message)).await;
+                context
+                    .tell(Told::Failed("ShimStartFailed".to_owned(), message))
+                    .await;
             }
         }
         drop(permit);
@@ -105,17 +124,30 @@ pub async fn fresh(context: Context) {
 
 /// Prepares the containers that an adopted Pod's shim still waits for.
 pub async fn rest(context: Context, address: Option<Ipv4Addr>, prepared: Vec<String>) {
-    containers(&context, address, &|name| !prepared.iter().any(|known| known == name)).await;
+    containers(&context, address, &|name| {
+        !prepared.iter().any(|known| known == name)
+    })
+    .await;
 }
 
 pub fn host_network(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
+    pod.spec
+        .as_ref()
+        .is_some_and(|spec| spec.host_network == Some(true))
 }
 
 pub fn hostname(pod: &Pod) -> String {
-    let stated = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
+    let stated = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.hostname.clone())
+        .filter(|name| !name.is_empty());
     let name = stated.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
-    name.chars().take(63).collect::<String>().trim_end_matches('-').to_owned()
+    name.chars()
+        .take(63)
+        .collect::<String>()
+        .trim_end_matches('-')
+        .to_owned()
 }
 
 async fn start_shim(context: &Context, address: Option<Ipv4Addr>) -> io::Result<(ShimLink, PodState)> {
@@ -136,9 +168,14 @@ pub fn keep_names(context: &Context, address: Option<Ipv4Addr>) -> io::Result<()
     let spec = context.pod.spec.as_ref();
     let hostname = hostname(&context.pod);
     let namespace = context.pod.metadata.namespace.as_deref().unwrap_or("default");
-    let mut own = match spec.and_then(|spec| spec.subdomain.as_deref()).filter(|name| !name.is_empty()) {
+    let mut own = match spec
+        .and_then(|spec| spec.subdomain.as_deref())
+        .filter(|name| !name.is_empty())
+    {
         Some(domain) => {
-            format!("{address}\t{hostname}.{domain}.{namespace}.svc.cluster.local {hostname}.{domain} {hostname}\n")
+            format!(
+                "{address}\t{hostname}.{domain}.{namespace}.svc.cluster.local {hostname}.{domain} {hostname}\n"
+            )
         }
         None => format!("{address}\t{hostname}\n"),
     };
@@ -146,15 +183,25 @@ pub fn keep_names(context: &Context, address: Option<Ipv4Addr>) -> io::Result<()
         let names = alias.hostnames.as_deref().unwrap_or_default().join(" ");
         own.push_str(&format!("{}\t{names}\n", alias.ip));
     }
-    context.agent.network.keep_names(&context.uid, namespace, own, &context.folder.join("hosts"))
+    context
+        .agent
+        .network
+        .keep_names(&context.uid, namespace, own, &context.folder.join("hosts"))
 }
 
 fn plan(context: &Context, address: Option<Ipv4Addr>) -> PodPlan {
     let agent = &context.agent;
     let meta = &context.pod.metadata;
     let spec = context.pod.spec.clone().unwrap_or_default();
-    let inits = spec.init_containers.iter().flatten().map(|container| container_plan(container, status::role(container, true)));
-    let mains = spec.containers.iter().map(|container| container_plan(container, Role::Main));
+    let inits = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|container| container_plan(container, status::role(container, true)));
+    let mains = spec
+        .containers
+        .iter()
+        .map(|container| container_plan(container, Role::Main));
     PodPlan {
         identity: Identity {
             namespace: meta.namespace.clone().unwrap_or_default(),
@@ -163,7 +210,10 @@ fn plan(context: &Context, address: Option<Ipv4Addr>) -> PodPlan {
             boot_id: agent.boot_id.clone(),
         },
         hostname: hostname(&context.pod),
-        network: address.map(|address| PodNetwork { address, service_table: agent.network.table().to_owned() }),
+        network: address.map(|address| PodNetwork {
+            address,
+            service_table: agent.network.table().to_owned(),
+        }),
         restart_policy: RestartPolicy::parse(spec.restart_policy.as_deref()),
         containers: inits.chain(mains).collect(),
         active_deadline_seconds: spec.active_deadline_seconds,
@@ -186,7 +236,8 @@ fn container_plan(container: &Container, role: Role) -> ContainerPlan {
         ports: ports
             .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
             .collect(),
-        termination_message_from_logs: container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        termination_message_from_logs: container.termination_message_policy.as_deref()
+            == Some("FallbackToLogsOnError"),
     }
 }
 
@@ -209,7 +260,11 @@ async fn containers(context: &Context, address: Option<Ipv4Addr>, wanted: &(dyn 
     .await;
 }
 
-async fn sources(context: &Context, address: Option<Ipv4Addr>, with_references: bool) -> Result<Sources, String> {
+async fn sources(
+    context: &Context,
+    address: Option<Ipv4Addr>,
+    with_references: bool,
+) -> Result<Sources, String> {
     let agent = &context.agent;
     let namespace = context.pod.metadata.namespace.as_deref().unwrap_or("default");
     let mut sources = Sources {
@@ -241,7 +296,13 @@ async fn volumes_loop(context: &Context, address: Option<Ipv4Addr>) -> Arc<HashM
     let mut retry = FIRST_RETRY;
     loop {
         let outcome = match sources(context, address, false).await {
-            Ok(sources) => context.agent.volumes.prepare(&context.pod, &context.folder, &sources).await,
+            Ok(sources) => {
+                context
+                    .agent
+                    .volumes
+                    .prepare(&context.pod, &context.folder, &sources)
+                    .await
+            }
             Err(error) => Err(error),
         };
         match outcome {
@@ -256,12 +317,26 @@ async fn volumes_loop(context: &Context, address: Option<Ipv4Addr>) -> Arc<HashM
 /// Makes the volumes of a running Pod current.
 pub async fn refresh_volumes(agent: &Arc<Agent>, pod: &Arc<Pod>) -> Result<(), String> {
     let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let address = if host_network(pod) { None } else { agent.network.lease(&uid).ok() };
+    let address = if host_network(pod) {
+        None
+    } else {
+        agent.network.lease(&uid).ok()
+    };
     let (tell, _) = mpsc::channel(1);
     let folder = agent.folder(&uid);
-    let context = Context { agent: agent.clone(), pod: pod.clone(), uid, folder, tell };
+    let context = Context {
+        agent: agent.clone(),
+        pod: pod.clone(),
+        uid,
+        folder,
+        tell,
+    };
     let sources = sources(&context, address, false).await?;
-    agent.volumes.prepare(pod, &context.folder, &sources).await.map(drop)
+    agent
+        .volumes
+        .prepare(pod, &context.folder, &sources)
+        .await
+        .map(drop)
 }
 
 async fn image_loop(context: &Context, container: &Container) -> ContainerRuntime {
@@ -270,25 +345,48 @@ async fn image_loop(context: &Context, container: &Container) -> ContainerRuntim
     let container_dir = container_dir(&context.folder, &name).join("runtime");
     let mut retry = IMAGE_RETRY;
     loop {
-        let request = PrepareRequest { image: image.clone(), container_dir: container_dir.clone() };
+        let request = PrepareRequest {
+            image: image.clone(),
+            container_dir: container_dir.clone(),
+        };
         let made = fs::create_dir_all(&container_dir).map_err(|error| error.to_string());
         let outcome = match made {
-            Ok(()) => context.agent.runtimes.prepare(request).await.map_err(|error| error.to_string()),
+            Ok(()) => context
+                .agent
+                .runtimes
+                .prepare(request)
+                .await
+                .map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
         let error = match outcome {
             Ok(runtime) => {
                 for warning in &runtime.warnings {
-                    context.tell(Told::Note("RuntimeImage", warning.clone(), Some(name.clone()))).await;
+                    context
+                        .tell(Told::Note("RuntimeImage", warning.clone(), Some(name.clone())))
+                        .await;
                 }
-                context.tell(Told::Image { container: name, id: runtime.image_id.clone() }).await;
+                context
+                    .tell(Told::Image {
+                        container: name,
+                        id: runtime.image_id.clone(),
+                    })
+                    .await;
                 return runtime;
             }
             Err(error) => error,
         };
         let message = format!("Failed to pull image \"{image}\": {error}");
-        context.tell(Told::Warn("Failed", message.clone(), Some(name.clone()))).await;
-        context.tell(Told::Warn("Failed", "Error: ErrImagePull".to_owned(), Some(name.clone()))).await;
+        context
+            .tell(Told::Warn("Failed", message.clone(), Some(name.clone())))
+            .await;
+        context
+            .tell(Told::Warn(
+                "Failed",
+                "Error: ErrImagePull".to_owned(),
+                Some(name.clone()),
+            ))
+            .await;
         hold(context, &name, "ErrImagePull", message).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {error}");
@@ -299,8 +397,16 @@ async fn image_loop(context: &Context, container: &Container) -> ContainerRuntim
 }
 
 async fn hold(context: &Context, container: &str, reason: &str, message: String) {
-    let hold = Some(Hold { reason: reason.to_owned(), message });
-    context.tell(Told::Hold { container: container.to_owned(), hold }).await;
+    let hold = Some(Hold {
+        reason: reason.to_owned(),
+        message,
+    });
+    context
+        .tell(Told::Hold {
+            container: container.to_owned(),
+            hold,
+        })
+        .await;
 }
 
 fn container_dir(folder: &Path, container: &str) -> PathBuf {
@@ -322,11 +428,22 @@ async fn config_loop(
         };
         match outcome {
             Ok(spec) => {
-                context.tell(Told::Hold { container: container.name.clone(), hold: None }).await;
+                context
+                    .tell(Told::Hold {
+                        container: container.name.clone(),
+                        hold: None,
+                    })
+                    .await;
                 return context.tell(Told::Prepared(Box::new(spec))).await;
             }
             Err(error) => {
-                context.tell(Told::Warn("Failed", format!("Error: {error}"), Some(container.name.clone()))).await;
+                context
+                    .tell(Told::Warn(
+                        "Failed",
+                        format!("Error: {error}"),
+                        Some(container.name.clone()),
+                    ))
+                    .await;
                 hold(context, &container.name, "CreateContainerConfigError", error).await;
             }
         }
@@ -347,9 +464,18 @@ fn specification(
     if argv.is_empty() {
         return Err("no command specified".to_owned());
     }
-    let working_dir = container.working_dir.clone().filter(|path| !path.is_empty()).map(PathBuf::from);
-    let working_dir = working_dir.or_else(|| runtime.working_dir.clone()).unwrap_or_else(|| PathBuf::from("/"));
-    let message = container.termination_message_path.clone().filter(|path| !path.is_empty());
+    let working_dir = container
+        .working_dir
+        .clone()
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    let working_dir = working_dir
+        .or_else(|| runtime.working_dir.clone())
+        .unwrap_or_else(|| PathBuf::from("/"));
+    let message = container
+        .termination_message_path
+        .clone()
+        .filter(|path| !path.is_empty());
     Ok(ContainerSpec {
         name: container.name.clone(),
         mounts: mounts(context, container, runtime, volumes, &env)?,
@@ -367,7 +493,12 @@ fn specification(
 
 /// `command` replaces the image's entrypoint (and then its CMD is ignored too), `args` replaces its CMD.
 fn arguments(container: &Container, runtime: &ContainerRuntime, env: &[(String, String)]) -> Vec<String> {
-    let expand = |texts: &[String]| texts.iter().map(|text| env::expand(text, env)).collect::<Vec<_>>();
+    let expand = |texts: &[String]| {
+        texts
+            .iter()
+            .map(|text| env::expand(text, env))
+            .collect::<Vec<_>>()
+    };
     let command = container.command.as_deref().filter(|command| !command.is_empty());
     let args = container.args.as_deref().filter(|args| !args.is_empty());
     let mut argv = command.map_or_else(|| runtime.entrypoint.clone(), expand);
@@ -387,7 +518,10 @@ fn environment(
 ) -> Result<Vec<(String, String)>, String> {
     let config = &context.agent.config;
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let (host, port) = config.api_endpoint.rsplit_once(':').unwrap_or((&config.api_endpoint, "443"));
+    let (host, port) = config
+        .api_endpoint
+        .rsplit_once(':')
+        .unwrap_or((&config.api_endpoint, "443"));
     let home = std::env::var("HOME").unwrap_or_else(|_| "/root".to_owned());
     let mut base = vec![
         pair("HOSTNAME", &hostname(&context.pod)),
@@ -404,7 +538,11 @@ fn environment(
     // The image's folders come first whatever the Pod sets, and the machine's last.
     let position = env.iter().position(|(name, _)| name == "PATH");
     let own = position.map(|position| env.remove(position).1);
-    let mut path: Vec<String> = runtime.path.iter().map(|folder| folder.display().to_string()).collect();
+    let mut path: Vec<String> = runtime
+        .path
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
     path.extend(own);
     path.push(DEFAULT_PATH.to_owned());
     env.push(("PATH".to_owned(), path.join(":")));
@@ -429,23 +567,49 @@ fn mounts(
     let temporary = own.join("tmp");
     fs::create_dir_all(&temporary).map_err(text)?;
     fs::set_permissions(&temporary, fs::Permissions::from_mode(0o1777)).map_err(text)?;
-    add(Mount { source: temporary, target: PathBuf::from("/tmp"), read_only: false });
+    add(Mount {
+        source: temporary,
+        target: PathBuf::from("/tmp"),
+        read_only: false,
+    });
     let hosts = context.folder.join("hosts");
     if !host_network(&context.pod) {
-        add(Mount { source: hosts, target: PathBuf::from("/etc/hosts"), read_only: false });
+        add(Mount {
+            source: hosts,
+            target: PathBuf::from("/etc/hosts"),
+            read_only: false,
+        });
     }
     for mount in &runtime.mounts {
-        add(Mount { source: mount.source.clone(), target: mount.target.clone(), read_only: mount.read_only });
+        add(Mount {
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            read_only: mount.read_only,
+        });
     }
     // Made after the container has started, or below a folder that is private to it: seen only if bound.
-    for path in context.agent.config.shared_paths.iter().chain([&own.join("runtime")]) {
+    for path in context
+        .agent
+        .config
+        .shared_paths
+        .iter()
+        .chain([&own.join("runtime")])
+    {
         if path.exists() {
-            add(Mount { source: path.clone(), target: path.clone(), read_only: false });
+            add(Mount {
+                source: path.clone(),
+                target: path.clone(),
+                read_only: false,
+            });
         }
     }
     let executable = &context.agent.config.executable;
     if executable.starts_with("/tmp") {
-        add(Mount { source: executable.clone(), target: executable.clone(), read_only: true });
+        add(Mount {
+            source: executable.clone(),
+            target: executable.clone(),
+            read_only: true,
+        });
     }
     Ok(mounts)
 }

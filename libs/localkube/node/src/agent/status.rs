@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HostIP, Pod, PodCondition, PodIP, PodStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -47,21 +47,38 @@ pub fn role(container: &Container, init: bool) -> Role {
 }
 
 pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
-    let Some(spec) = &pod.spec else { return PodStatus::default() };
+    let Some(spec) = &pod.spec else {
+        return PodStatus::default();
+    };
     let policy = RestartPolicy::parse(spec.restart_policy.as_deref());
     let old = pod.status.clone().unwrap_or_default();
-    let inits: Vec<(&Container, Role)> =
-        spec.init_containers.iter().flatten().map(|container| (container, role(container, true))).collect();
-    let mains: Vec<(&Container, Role)> = spec.containers.iter().map(|container| (container, Role::Main)).collect();
+    let inits: Vec<(&Container, Role)> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|container| (container, role(container, true)))
+        .collect();
+    let mains: Vec<(&Container, Role)> = spec
+        .containers
+        .iter()
+        .map(|container| (container, Role::Main))
+        .collect();
     let statuses = |containers: &[(&Container, Role)], initialized: bool| -> Vec<ContainerStatus> {
-        containers.iter().map(|(container, role)| container_status(container, *role, policy, view, initialized)).collect()
+        containers
+            .iter()
+            .map(|(container, role)| container_status(container, *role, policy, view, initialized))
+            .collect()
     };
     let current = |name: &str| view.state.and_then(|state| state.container(name));
-    let initialized = inits.iter().all(|(container, role)| match (role, current(&container.name)) {
-        (Role::Sidecar, Some(current)) => current.started || current.exit().is_some() || current.restarts > 0,
-        (_, Some(current)) => current.exit().is_some_and(|exit| exit.code == 0),
-        (_, None) => false,
-    });
+    let initialized = inits
+        .iter()
+        .all(|(container, role)| match (role, current(&container.name)) {
+            (Role::Sidecar, Some(current)) => {
+                current.started || current.exit().is_some() || current.restarts > 0
+            }
+            (_, Some(current)) => current.exit().is_some_and(|exit| exit.code == 0),
+            (_, None) => false,
+        });
     let init_statuses = statuses(&inits, true);
     let container_statuses = statuses(&mains, initialized);
 
@@ -69,16 +86,34 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
     let over = phase == "Succeeded" || phase == "Failed";
     let all_ready = !over
         && initialized
-        && container_statuses.iter().chain(init_statuses.iter().zip(&inits).filter(|(_, (_, role))| *role == Role::Sidecar).map(|(status, _)| status)).all(|status| status.ready);
+        && container_statuses
+            .iter()
+            .chain(
+                init_statuses
+                    .iter()
+                    .zip(&inits)
+                    .filter(|(_, (_, role))| *role == Role::Sidecar)
+                    .map(|(status, _)| status),
+            )
+            .all(|status| status.ready);
     let gates_ready = spec.readiness_gates.iter().flatten().all(|gate| {
-        old.conditions.iter().flatten().any(|condition| condition.type_ == gate.condition_type && condition.status == "True")
+        old.conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == gate.condition_type && condition.status == "True")
     });
 
-    let mut conditions = Conditions { old: old.conditions.clone().unwrap_or_default(), new: Vec::new(), now };
+    let mut conditions = Conditions {
+        old: old.conditions.clone().unwrap_or_default(),
+        new: Vec::new(),
+        now,
+    };
     conditions.set("PodReadyToStartContainers", view.sandbox && !over, None, None);
     let waiting_init: Vec<&str> = inits
         .iter()
-        .filter(|(container, _)| !current(&container.name).is_some_and(|current| current.exit().is_some_and(|exit| exit.code == 0)))
+        .filter(|(container, _)| {
+            !current(&container.name).is_some_and(|current| current.exit().is_some_and(|exit| exit.code == 0))
+        })
         .map(|(container, _)| container.name.as_str())
         .collect();
     let completed = phase == "Succeeded";
@@ -86,10 +121,18 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
         conditions.set("Initialized", true, completed.then_some("PodCompleted"), None);
     } else {
         let message = format!("containers with incomplete status: [{}]", waiting_init.join(" "));
-        conditions.set("Initialized", false, Some("ContainersNotInitialized"), Some(message));
+        conditions.set(
+            "Initialized",
+            false,
+            Some("ContainersNotInitialized"),
+            Some(message),
+        );
     }
-    let unready: Vec<&str> =
-        container_statuses.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
+    let unready: Vec<&str> = container_statuses
+        .iter()
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
     let message = format!("containers with unready status: [{}]", unready.join(" "));
     let (reason, message) = if completed {
         (Some("PodCompleted"), None)
@@ -100,7 +143,12 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
     };
     if all_ready {
         conditions.set("ContainersReady", true, None, None);
-        conditions.set("Ready", gates_ready, (!gates_ready).then_some("ReadinessGatesNotReady"), None);
+        conditions.set(
+            "Ready",
+            gates_ready,
+            (!gates_ready).then_some("ReadinessGatesNotReady"),
+            None,
+        );
     } else {
         conditions.set("ContainersReady", false, reason, message.clone());
         conditions.set("Ready", false, reason, message);
@@ -120,7 +168,9 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
         reason,
         message,
         host_ip: Some(view.host_ip.clone()),
-        host_ips: Some(vec![HostIP { ip: view.host_ip.clone() }]),
+        host_ips: Some(vec![HostIP {
+            ip: view.host_ip.clone(),
+        }]),
         pod_ip: view.pod_ip.clone(),
         pod_ips: view.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
         start_time: old.start_time.or(Some(Time(now))),
@@ -132,7 +182,12 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
     }
 }
 
-fn phase(policy: RestartPolicy, mains: &[(&Container, Role)], inits: &[(&Container, Role)], view: &View<'_>) -> &'static str {
+fn phase(
+    policy: RestartPolicy,
+    mains: &[(&Container, Role)],
+    inits: &[(&Container, Role)],
+    view: &View<'_>,
+) -> &'static str {
     if view.failure.is_some() {
         return "Failed";
     }
@@ -150,17 +205,32 @@ fn phase(policy: RestartPolicy, mains: &[(&Container, Role)], inits: &[(&Contain
     }
     // The Pod is over only when its sidecars are too; until then it is Running, as on Kubernetes.
     let sidecars_run = inits.iter().any(|(container, role)| {
-        *role == Role::Sidecar && state.container(&container.name).is_some_and(state::ContainerState::running)
+        *role == Role::Sidecar
+            && state
+                .container(&container.name)
+                .is_some_and(state::ContainerState::running)
     });
-    let exits: Option<Vec<&Exit>> =
-        mains.iter().map(|(container, _)| state.container(&container.name).and_then(state::ContainerState::exit)).collect();
+    let exits: Option<Vec<&Exit>> = mains
+        .iter()
+        .map(|(container, _)| {
+            state
+                .container(&container.name)
+                .and_then(state::ContainerState::exit)
+        })
+        .collect();
     match exits {
         Some(exits)
             if !sidecars_run
                 && state.terminating.is_none()
-                && exits.iter().all(|exit| !policy::will_restart(policy, Role::Main, exit.code)) =>
+                && exits
+                    .iter()
+                    .all(|exit| !policy::will_restart(policy, Role::Main, exit.code)) =>
         {
-            if exits.iter().all(|exit| exit.code == 0) { "Succeeded" } else { "Failed" }
+            if exits.iter().all(|exit| exit.code == 0) {
+                "Succeeded"
+            } else {
+                "Failed"
+            }
         }
         _ => "Running",
     }
@@ -174,13 +244,22 @@ fn container_status(
     initialized: bool,
 ) -> ContainerStatus {
     let current = view.state.and_then(|state| state.container(&container.name));
-    let over = view.failure.is_some() || view.state.is_some_and(|state| state.finished.is_some() || state.terminating.is_some());
+    let over = view.failure.is_some()
+        || view
+            .state
+            .is_some_and(|state| state.finished.is_some() || state.terminating.is_some());
     let waiting = |reason: &str, message: Option<String>| ContainerState {
-        waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message }),
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
         ..ContainerState::default()
     };
     let not_yet = || match view.holds.get(&container.name) {
-        Some(hold) => waiting(&hold.reason, Some(hold.message.clone()).filter(|message| !message.is_empty())),
+        Some(hold) => waiting(
+            &hold.reason,
+            Some(hold.message.clone()).filter(|message| !message.is_empty()),
+        ),
         None if initialized => waiting("ContainerCreating", None),
         None => waiting("PodInitializing", None),
     };
@@ -207,7 +286,9 @@ fn container_status(
                     status.ready = current.ready && role != Role::Init;
                     status.started = Some(current.started);
                     ContainerState {
-                        running: Some(ContainerStateRunning { started_at: Some(Time(*at)) }),
+                        running: Some(ContainerStateRunning {
+                            started_at: Some(Time(*at)),
+                        }),
                         ..ContainerState::default()
                     }
                 }
@@ -218,7 +299,10 @@ fn container_status(
                     if again && policy::delay_after(current.crashes) > 0 {
                         last = Some(exit.clone());
                         let seconds = policy::delay_after(current.crashes);
-                        let message = format!("back-off {seconds}s restarting failed container={}", container.name);
+                        let message = format!(
+                            "back-off {seconds}s restarting failed container={}",
+                            container.name
+                        );
                         waiting("CrashLoopBackOff", Some(message))
                     } else {
                         terminated(exit)
@@ -292,12 +376,16 @@ impl Conditions {
 /// Guaranteed when each container's requests equal its limits for cpu and memory, BestEffort when none says anything.
 pub fn qos_class(pod: &Pod) -> &'static str {
     let spec = pod.spec.iter();
-    let containers: Vec<&Container> =
-        spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers)).collect();
+    let containers: Vec<&Container> = spec
+        .flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
+        .collect();
     let (mut any, mut guaranteed) = (false, true);
     for container in containers {
         let resources = container.resources.clone().unwrap_or_default();
-        let (requests, limits) = (resources.requests.unwrap_or_default(), resources.limits.unwrap_or_default());
+        let (requests, limits) = (
+            resources.requests.unwrap_or_default(),
+            resources.limits.unwrap_or_default(),
+        );
         for name in ["cpu", "memory"] {
             let (request, limit) = (requests.get(name), limits.get(name));
             any |= request.is_some() || limit.is_some();

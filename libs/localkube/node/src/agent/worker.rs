@@ -61,7 +61,13 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
     let (wanted, latest) = watch::channel(Wanted::default());
     let meta = pod.metadata.clone();
     let (namespace, name) = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
-    agent.tasks.spawn(writer::run(agent.client.clone(), namespace, name, entry.uid.clone(), latest));
+    agent.tasks.spawn(writer::run(
+        agent.client.clone(),
+        namespace,
+        name,
+        entry.uid.clone(),
+        latest,
+    ));
     let mut actor = Actor {
         uid: entry.uid.clone(),
         agent,
@@ -117,7 +123,10 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
 }
 
 fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("")
 }
 
 impl Actor {
@@ -161,18 +170,27 @@ impl Actor {
         let folder = self.agent.folder(&self.uid);
         self.address = known.plan.network.as_ref().map(|network| network.address);
         let same_boot = known.plan.identity.boot_id == self.agent.boot_id;
-        if known.lost && same_boot
+        if known.lost
+            && same_boot
             && let Ok((link, state)) = ShimLink::open(&folder).await
         {
-            info!(pod = known.plan.identity.name, uid = self.uid, "took up a running Pod");
+            info!(
+                pod = known.plan.identity.name,
+                uid = self.uid,
+                "took up a running Pod"
+            );
             self.slot = Some(self.agent.queue.occupy(Demand::of(&self.pod)));
             if let Err(error) = start::keep_names(&self.context(), self.address) {
                 warn!(%error, uid = self.uid, "cannot write the Pod's hosts file");
             }
             // Occurrences before now were told by the agent that is gone, or are of no interest any more.
             self.told_events = state.next_event;
-            let prepared: Vec<String> =
-                state.containers.iter().filter(|container| container.prepared).map(|container| container.name.clone()).collect();
+            let prepared: Vec<String> = state
+                .containers
+                .iter()
+                .filter(|container| container.prepared)
+                .map(|container| container.name.clone())
+                .collect();
             let missing = prepared.len() < state.containers.len();
             self.hear(Told::Shim(Box::new((link, state)))).await;
             if missing {
@@ -181,7 +199,11 @@ impl Actor {
             }
             return;
         }
-        let begun = known.state.containers.iter().any(|container| container.status != Status::Waiting);
+        let begun = known
+            .state
+            .containers
+            .iter()
+            .any(|container| container.status != Status::Waiting);
         if known.lost && !begun && !matches!(phase(&self.pod), "Running" | "Succeeded" | "Failed") {
             // It was only being set up: nothing has run, so it may start again.
             self.address = None;
@@ -246,19 +268,37 @@ impl Actor {
             Told::Prepared(spec) => {
                 let name = spec.name.clone();
                 let message = format!("Container image \"{}\" is ready", spec.image);
-                self.agent.recorder.record(&self.pod, false, "Pulled", message, Some(&name));
-                self.agent.recorder.record(&self.pod, false, "Created", format!("Created container: {name}"), Some(&name));
+                self.agent
+                    .recorder
+                    .record(&self.pod, false, "Pulled", message, Some(&name));
+                self.agent.recorder.record(
+                    &self.pod,
+                    false,
+                    "Created",
+                    format!("Created container: {name}"),
+                    Some(&name),
+                );
                 let request = Request::Prepare(spec);
-                if self.orders.is_some() { self.order(&request).await } else { self.pending.push(request) }
+                if self.orders.is_some() {
+                    self.order(&request).await
+                } else {
+                    self.pending.push(request)
+                }
             }
             Told::Warn(reason, message, container) => {
-                self.agent.recorder.record(&self.pod, true, reason, message, container.as_deref());
+                self.agent
+                    .recorder
+                    .record(&self.pod, true, reason, message, container.as_deref());
             }
             Told::Note(reason, message, container) => {
-                self.agent.recorder.record(&self.pod, false, reason, message, container.as_deref());
+                self.agent
+                    .recorder
+                    .record(&self.pod, false, reason, message, container.as_deref());
             }
             Told::Failed(reason, message) => {
-                self.agent.recorder.record(&self.pod, true, "Failed", message.clone(), None);
+                self.agent
+                    .recorder
+                    .record(&self.pod, true, "Failed", message.clone(), None);
                 self.failure = Some((reason, message));
                 self.finish();
             }
@@ -266,8 +306,18 @@ impl Actor {
     }
 
     async fn learn(&mut self, state: PodState) {
-        for event in state.events.iter().filter(|event| event.number >= self.told_events) {
-            self.agent.recorder.record(&self.pod, event.warning, &event.reason, event.message.clone(), Some(&event.container));
+        for event in state
+            .events
+            .iter()
+            .filter(|event| event.number >= self.told_events)
+        {
+            self.agent.recorder.record(
+                &self.pod,
+                event.warning,
+                &event.reason,
+                event.message.clone(),
+                Some(&event.container),
+            );
         }
         self.told_events = self.told_events.max(state.next_event);
         let finished = state.finished.is_some();
@@ -324,7 +374,8 @@ impl Actor {
         let deleting = self.pod.metadata.deletion_timestamp.is_some();
         if self.settled {
             if deleting {
-                self.wanted.send_if_modified(|wanted| !std::mem::replace(&mut wanted.delete, true));
+                self.wanted
+                    .send_if_modified(|wanted| !std::mem::replace(&mut wanted.delete, true));
             }
             return;
         }
@@ -344,14 +395,18 @@ impl Actor {
             queued: self.queued.clone(),
         };
         let status = status::compute(&pod, &view, Timestamp::now());
-        let ended = self.failure.is_some() || self.state.as_ref().is_some_and(|state| state.finished.is_some());
+        let ended =
+            self.failure.is_some() || self.state.as_ref().is_some_and(|state| state.finished.is_some());
         let delete = deleting && ended;
         let changed = self.status.as_ref() != Some(&status);
         if changed || delete {
             let patch = patch(&status);
             self.status = Some(status);
             self.wanted.send_if_modified(|wanted| {
-                let fresh = Wanted { status: patch.or(wanted.status.take()), delete };
+                let fresh = Wanted {
+                    status: patch.or(wanted.status.take()),
+                    delete,
+                };
                 std::mem::replace(wanted, fresh.clone()) != fresh
             });
         }
@@ -373,7 +428,10 @@ impl Actor {
 fn remember(pod: &mut Pod, ours: Option<&PodStatus>) {
     let Some(ours) = ours else { return };
     let mut status = ours.clone();
-    let foreign = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let foreign = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     let conditions = status.conditions.get_or_insert_default();
     for condition in foreign {
         if !conditions.iter().any(|known| known.type_ == condition.type_) {
@@ -417,16 +475,24 @@ fn lose(state: &mut PodState, same_boot: bool) -> (String, String) {
         }
     }
     if same_boot {
-        ("ShimLost".to_owned(), "the Pod's shim ended before its containers did, and they ended with it".to_owned())
+        (
+            "ShimLost".to_owned(),
+            "the Pod's shim ended before its containers did, and they ended with it".to_owned(),
+        )
     } else {
-        ("NodeRestarted".to_owned(), "the machine was restarted while the Pod ran".to_owned())
+        (
+            "NodeRestarted".to_owned(),
+            "the machine was restarted while the Pod ran".to_owned(),
+        )
     }
 }
 
 /// Ends a Pod's shim, if there is one, and all its processes.
 async fn end_shim(folder: &Path) {
     let farewell = async {
-        let Ok((mut link, _)) = ShimLink::open(folder).await else { return };
+        let Ok((mut link, _)) = ShimLink::open(folder).await else {
+            return;
+        };
         for request in [Request::Terminate { grace_seconds: 0 }, Request::Release] {
             drop(link.orders.send(&request).await);
         }
@@ -457,7 +523,10 @@ async fn remove_folder(folder: &Path, uid: &str) {
 
 /// Removes what is left of Pods that were deleted while no agent was there.
 pub async fn sweep(agent: Arc<Agent>, listed: HashSet<String>) {
-    let entries = fs::read_dir(pods_folder(&agent.config.root_dir)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(pods_folder(&agent.config.root_dir))
+        .into_iter()
+        .flatten()
+        .flatten();
     for entry in entries {
         let uid = entry.file_name().to_string_lossy().into_owned();
         if listed.contains(&uid) || agent.pods.all().iter().any(|known| known.uid == uid) {

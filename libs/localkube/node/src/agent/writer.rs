@@ -20,7 +20,13 @@ pub struct Wanted {
 }
 
 /// Runs until the Pod is gone there or the actor drops its side.
-pub async fn run(client: kube::Client, namespace: String, name: String, uid: String, mut wanted: watch::Receiver<Wanted>) {
+pub async fn run(
+    client: kube::Client,
+    namespace: String,
+    name: String,
+    uid: String,
+    mut wanted: watch::Receiver<Wanted>,
+) {
     let pods: Api<Pod> = Api::namespaced(client, &namespace);
     let mut written = Wanted::default();
     let mut retry = FIRST_RETRY;
@@ -51,17 +57,31 @@ pub async fn run(client: kube::Client, namespace: String, name: String, uid: Str
     }
 }
 
-async fn write(pods: &Api<Pod>, name: &str, uid: &str, wanted: &Wanted, written: &Wanted) -> kube::Result<()> {
+async fn write(
+    pods: &Api<Pod>,
+    name: &str,
+    uid: &str,
+    wanted: &Wanted,
+    written: &Wanted,
+) -> kube::Result<()> {
     if let Some(status) = &wanted.status
         && wanted.status != written.status
     {
         // The uid is a precondition: a Pod that was made anew under this name is not touched.
         let patch = json!({"metadata": {"uid": uid}, "status": status});
-        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
     }
     if wanted.delete && !written.delete {
-        let only_this = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-        pods.delete(name, &DeleteParams::default().grace_period(0).preconditions(only_this)).await?;
+        let only_this = Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        };
+        pods.delete(
+            name,
+            &DeleteParams::default().grace_period(0).preconditions(only_this),
+        )
+        .await?;
     }
     Ok(())
 }

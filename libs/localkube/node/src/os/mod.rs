@@ -33,7 +33,13 @@ pub struct Isolation {
 impl Isolation {
     /// Nothing but process groups: volumes are told by a mapping instead of mounted.
     pub fn none(note: String) -> Self {
-        Self { user_namespace: false, mounts: false, pids: false, hostname: false, notes: vec![note] }
+        Self {
+            user_namespace: false,
+            mounts: false,
+            pids: false,
+            hostname: false,
+            notes: vec![note],
+        }
     }
 }
 
@@ -51,7 +57,10 @@ pub enum LaunchError {
 
 impl LaunchError {
     pub(crate) fn stage(stage: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Stage { stage: stage.into(), source }
+        Self::Stage {
+            stage: stage.into(),
+            source,
+        }
     }
 
     /// The shell's convention: 127 not found, 126 not executable, 128 anything before the command.

@@ -6,7 +6,10 @@ use std::path::Path;
 use super::Isolation;
 
 fn unsupported<T>() -> io::Result<T> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "the node agent runs Pods on Linux only"))
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "the node agent runs Pods on Linux only",
+    ))
 }
 
 pub fn probe(_scratch: &Path) -> Isolation {

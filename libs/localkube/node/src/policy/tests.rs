@@ -40,7 +40,10 @@ fn plan(policy: RestartPolicy, containers: &[(&str, Role)]) -> PodPlan {
 
 fn ready_state(plan: &PodPlan) -> PodState {
     let mut state = PodState::new(plan);
-    state.containers.iter_mut().for_each(|container| container.prepared = true);
+    state
+        .containers
+        .iter_mut()
+        .for_each(|container| container.prepared = true);
     state
 }
 
@@ -66,12 +69,19 @@ fn ends(state: &mut PodState, index: usize, code: i32, second: i64) {
 }
 
 fn finished(succeeded: bool) -> Action {
-    Action::Finish(Finished { succeeded, reason: None, message: None })
+    Action::Finish(Finished {
+        succeeded,
+        reason: None,
+        message: None,
+    })
 }
 
 #[test]
 fn init_containers_run_one_after_the_other_before_the_rest() {
-    let plan = plan(RestartPolicy::Never, &[("a", Role::Init), ("b", Role::Init), ("main", Role::Main)]);
+    let plan = plan(
+        RestartPolicy::Never,
+        &[("a", Role::Init), ("b", Role::Init), ("main", Role::Main)],
+    );
     let mut state = ready_state(&plan);
     assert_eq!(decide(&plan, &state, at(1)).actions, [Action::Start(0)]);
     runs(&mut state, 0);
@@ -95,8 +105,14 @@ fn a_failed_init_container_fails_a_pod_that_never_restarts() {
     let plan = plan(RestartPolicy::Never, &[("a", Role::Init), ("main", Role::Main)]);
     let mut state = ready_state(&plan);
     ends(&mut state, 0, 1, 2);
-    assert_eq!(decide(&plan, &state, at(2)).actions, [Action::Terminate(Cause::InitFailed, at(32))]);
-    state.terminating = Some(Terminating { cause: Cause::InitFailed, deadline: at(32) });
+    assert_eq!(
+        decide(&plan, &state, at(2)).actions,
+        [Action::Terminate(Cause::InitFailed, at(32))]
+    );
+    state.terminating = Some(Terminating {
+        cause: Cause::InitFailed,
+        deadline: at(32),
+    });
     assert_eq!(decide(&plan, &state, at(2)).actions, [finished(false)]);
 }
 
@@ -105,7 +121,11 @@ fn a_failed_init_container_is_tried_again_otherwise() {
     let plan = plan(RestartPolicy::Always, &[("a", Role::Init), ("main", Role::Main)]);
     let mut state = ready_state(&plan);
     ends(&mut state, 0, 1, 2);
-    assert_eq!(decide(&plan, &state, at(2)).actions, [Action::Start(0)], "the first restart does not wait");
+    assert_eq!(
+        decide(&plan, &state, at(2)).actions,
+        [Action::Start(0)],
+        "the first restart does not wait"
+    );
     ends(&mut state, 0, 1, 3);
     let decision = decide(&plan, &state, at(4));
     assert_eq!((decision.actions, decision.wake_at), (vec![], Some(at(13))));
@@ -114,19 +134,36 @@ fn a_failed_init_container_is_tried_again_otherwise() {
 
 #[test]
 fn a_sidecar_starts_first_and_is_stopped_last() {
-    let plan = plan(RestartPolicy::Never, &[("proxy", Role::Sidecar), ("main", Role::Main)]);
+    let plan = plan(
+        RestartPolicy::Never,
+        &[("proxy", Role::Sidecar), ("main", Role::Main)],
+    );
     let mut state = ready_state(&plan);
     assert_eq!(decide(&plan, &state, at(1)).actions, [Action::Start(0)]);
     state.containers[0].status = Status::Running { at: at(1), pid: 1 };
-    assert_eq!(decide(&plan, &state, at(1)).actions, [], "not before its startup probe has passed");
+    assert_eq!(
+        decide(&plan, &state, at(1)).actions,
+        [],
+        "not before its startup probe has passed"
+    );
     runs(&mut state, 0);
     assert_eq!(decide(&plan, &state, at(1)).actions, [Action::Start(1)]);
     ends(&mut state, 1, 0, 5);
-    assert_eq!(decide(&plan, &state, at(5)).actions, [Action::Terminate(Cause::Completed, at(35))]);
-    state.terminating = Some(Terminating { cause: Cause::Completed, deadline: at(35) });
+    assert_eq!(
+        decide(&plan, &state, at(5)).actions,
+        [Action::Terminate(Cause::Completed, at(35))]
+    );
+    state.terminating = Some(Terminating {
+        cause: Cause::Completed,
+        deadline: at(35),
+    });
     assert_eq!(decide(&plan, &state, at(5)).actions, [Action::Stop(0, at(35))]);
     ends(&mut state, 0, 143, 6);
-    assert_eq!(decide(&plan, &state, at(6)).actions, [finished(true)], "a sidecar's exit code does not count");
+    assert_eq!(
+        decide(&plan, &state, at(6)).actions,
+        [finished(true)],
+        "a sidecar's exit code does not count"
+    );
 }
 
 #[test]
@@ -151,7 +188,10 @@ fn the_pod_ends_when_each_container_has_ended() {
     runs(&mut state, 1);
     assert_eq!(decide(&plan, &state, at(2)).actions, []);
     ends(&mut state, 1, 3, 4);
-    state.terminating = Some(Terminating { cause: Cause::Completed, deadline: at(34) });
+    state.terminating = Some(Terminating {
+        cause: Cause::Completed,
+        deadline: at(34),
+    });
     assert_eq!(decide(&plan, &state, at(4)).actions, [finished(false)]);
 }
 
@@ -162,14 +202,22 @@ fn the_deadline_stops_the_pod_and_says_so() {
     let mut state = ready_state(&plan);
     runs(&mut state, 0);
     assert_eq!(decide(&plan, &state, at(9)).wake_at, Some(at(10)));
-    assert_eq!(decide(&plan, &state, at(10)).actions, [Action::Terminate(Cause::DeadlineExceeded, at(40))]);
-    state.terminating = Some(Terminating { cause: Cause::DeadlineExceeded, deadline: at(40) });
+    assert_eq!(
+        decide(&plan, &state, at(10)).actions,
+        [Action::Terminate(Cause::DeadlineExceeded, at(40))]
+    );
+    state.terminating = Some(Terminating {
+        cause: Cause::DeadlineExceeded,
+        deadline: at(40),
+    });
     assert_eq!(decide(&plan, &state, at(10)).actions, [Action::Stop(0, at(40))]);
     state.containers[0].stopping = true;
     assert_eq!(decide(&plan, &state, at(11)).actions, []);
     ends(&mut state, 0, 143, 12);
     let actions = decide(&plan, &state, at(12)).actions;
-    let [Action::Finish(end)] = actions.as_slice() else { panic!("{actions:?}") };
+    let [Action::Finish(end)] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
     assert_eq!(end.reason.as_deref(), Some("DeadlineExceeded"));
 }
 
@@ -179,7 +227,10 @@ fn nothing_starts_in_a_pod_that_is_being_deleted() {
     let mut state = ready_state(&plan);
     ends(&mut state, 0, 1, 2);
     runs(&mut state, 1);
-    state.terminating = Some(Terminating { cause: Cause::Deleted, deadline: at(30) });
+    state.terminating = Some(Terminating {
+        cause: Cause::Deleted,
+        deadline: at(30),
+    });
     assert_eq!(decide(&plan, &state, at(3)).actions, [Action::Stop(1, at(30))]);
 }
 

@@ -93,7 +93,9 @@ impl Live {
             if self.ended.get() {
                 return;
             }
-            let Some(deadline) = self.hard_stop.get() else { return };
+            let Some(deadline) = self.hard_stop.get() else {
+                return;
+            };
             let left = deadline.duration_since(Timestamp::now());
             if !left.is_positive() {
                 self.kill();
@@ -165,7 +167,13 @@ pub(super) async fn run(shim: Rc<Shim>, index: usize) {
                 container.id.clone_from(&id);
             });
             shim.occurred(index, false, "Started", format!("Started container {name}"));
-            if let Some(deadline) = shim.state().terminating.as_ref().map(|t| t.deadline).filter(|_| stopping) {
+            if let Some(deadline) = shim
+                .state()
+                .terminating
+                .as_ref()
+                .map(|t| t.deadline)
+                .filter(|_| stopping)
+            {
                 tokio::task::spawn_local(hooks::stop(shim.clone(), index, started.live.clone(), deadline));
             } else {
                 tokio::task::spawn_local(probes::watch(shim.clone(), index, started.live.clone()));
@@ -223,7 +231,11 @@ fn settle(shim: &Rc<Shim>, index: usize, exit: Exit) {
         eprintln!("shim: cannot store an exit record: {error}");
     }
     shim.live.borrow_mut().remove(&index);
-    let again = policy::will_restart(shim.plan.restart_policy, shim.plan.containers[index].role, exit.code);
+    let again = policy::will_restart(
+        shim.plan.restart_policy,
+        shim.plan.containers[index].role,
+        exit.code,
+    );
     shim.update(|state| {
         let container = &mut state.containers[index];
         container.crashes = policy::crashes_after(container.crashes, exit.started_at, exit.finished_at);
@@ -231,7 +243,8 @@ fn settle(shim: &Rc<Shim>, index: usize, exit: Exit) {
         container.ready = false;
         container.started = false;
     });
-    let waits = policy::delay_after(shim.state().containers[index].crashes) > 0 && shim.state().terminating.is_none();
+    let waits =
+        policy::delay_after(shim.state().containers[index].crashes) > 0 && shim.state().terminating.is_none();
     if again && waits {
         let identity = &shim.plan.identity;
         let name = &shim.plan.containers[index].name;
@@ -246,7 +259,9 @@ fn settle(shim: &Rc<Shim>, index: usize, exit: Exit) {
 async fn remove_leftovers(shim: &Shim, paths: &Paths, name: &str, restart: u32) {
     let scratch = paths.scratch.clone();
     // The log before the previous one is not reachable by any request.
-    let stale = restart.checked_sub(2).map(|old| log_path(&shim.folder, name, old));
+    let stale = restart
+        .checked_sub(2)
+        .map(|old| log_path(&shim.folder, name, old));
     let files = shim.plan.logs.files;
     drop(
         tokio::task::spawn_blocking(move || {
@@ -279,7 +294,13 @@ async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<S
         target: spec.termination_message_path.clone(),
         read_only: false,
     });
-    let root = os::plan_root(&isolation, &paths.scratch, &mounts, &spec.working_dir, &shim.plan.hostname)?;
+    let root = os::plan_root(
+        &isolation,
+        &paths.scratch,
+        &mounts,
+        &spec.working_dir,
+        &shim.plan.hostname,
+    )?;
     let (output, _) = broadcast::channel(ATTACH_BACKLOG);
     let streams = Streams::open(spec).map_err(io("standard streams"))?;
     let command = Command {
@@ -287,11 +308,17 @@ async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<S
         env: spec.env.clone(),
         working_dir: spec.working_dir.clone(),
         stdio: streams.stdio,
-        space: Space::New { isolation: isolation.clone(), root },
+        space: Space::New {
+            isolation: isolation.clone(),
+            root,
+        },
     };
     let mut launched = shim.spawner.launch(command).await?;
     let init = launched.init.try_clone().map_err(io("clone a descriptor"))?;
-    let joined = Joined { init: Arc::new(init), isolation };
+    let joined = Joined {
+        init: Arc::new(init),
+        isolation,
+    };
     let live = Rc::new(Live {
         joined,
         env: spec.env.clone(),
@@ -307,10 +334,24 @@ async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<S
     });
     let mut readers = Vec::new();
     for (channel, source) in streams.outputs {
-        readers.push(tokio::task::spawn_local(copy(source, channel, log.clone(), output.clone())));
+        readers.push(tokio::task::spawn_local(copy(
+            source,
+            channel,
+            log.clone(),
+            output.clone(),
+        )));
     }
-    let readable = launched.init.try_clone().and_then(readiness).map_err(io("watch the process"))?;
-    Ok(Started { launched: readable, wait: launched, live, readers })
+    let readable = launched
+        .init
+        .try_clone()
+        .and_then(readiness)
+        .map_err(io("watch the process"))?;
+    Ok(Started {
+        launched: readable,
+        wait: launched,
+        live,
+        readers,
+    })
 }
 
 /// Waits for the last process, then for the last line.
@@ -334,7 +375,11 @@ fn last_words(paths: &Paths, from_logs: bool) -> String {
     text.truncate(MESSAGE_LIMIT);
     if text.is_empty() && from_logs {
         let log = fs::read(&paths.log).unwrap_or_default();
-        let lines: Vec<&[u8]> = log.split(|byte| *byte == b'\n').filter_map(super::parse_entry).map(|entry| entry.text).collect();
+        let lines: Vec<&[u8]> = log
+            .split(|byte| *byte == b'\n')
+            .filter_map(super::parse_entry)
+            .map(|entry| entry.text)
+            .collect();
         let tail = lines.iter().skip(lines.len().saturating_sub(FALLBACK_LINES));
         for line in tail {
             text.extend_from_slice(line);
@@ -370,7 +415,11 @@ impl Streams {
                 terminal: true,
             };
             let input = spec.stdin.then(|| Input::Terminal(controller.clone()));
-            return Ok(Self { stdio, outputs: vec![(Channel::Stdout, Output::Terminal(controller))], input });
+            return Ok(Self {
+                stdio,
+                outputs: vec![(Channel::Stdout, Output::Terminal(controller))],
+                input,
+            });
         }
         let (stdin, input) = if spec.stdin {
             let (sender, receiver) = pipe::pipe()?;
@@ -386,8 +435,15 @@ impl Streams {
             stderr: stderr_writer.into_blocking_fd()?,
             terminal: false,
         };
-        let outputs = vec![(Channel::Stdout, Output::Pipe(stdout)), (Channel::Stderr, Output::Pipe(stderr))];
-        Ok(Self { stdio, outputs, input })
+        let outputs = vec![
+            (Channel::Stdout, Output::Pipe(stdout)),
+            (Channel::Stderr, Output::Pipe(stderr)),
+        ];
+        Ok(Self {
+            stdio,
+            outputs,
+            input,
+        })
     }
 }
 
@@ -400,7 +456,11 @@ pub(super) fn readiness(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 pub(super) fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(io::Error::from)?;
-    fcntl(&fd, FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK)).map_err(io::Error::from)?;
+    fcntl(
+        &fd,
+        FcntlArg::F_SETFL(OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK),
+    )
+    .map_err(io::Error::from)?;
     Ok(fd)
 }
 
@@ -408,7 +468,8 @@ pub(super) fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 pub(super) async fn read_terminal(terminal: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         let mut ready = terminal.readable().await?;
-        let outcome = ready.try_io(|inner| nix::unistd::read(inner.get_ref(), buffer).map_err(io::Error::from));
+        let outcome =
+            ready.try_io(|inner| nix::unistd::read(inner.get_ref(), buffer).map_err(io::Error::from));
         match outcome {
             Ok(Err(error)) if error.raw_os_error() == Some(libc::EIO) => return Ok(0),
             Ok(result) => return result,
@@ -420,7 +481,9 @@ pub(super) async fn read_terminal(terminal: &AsyncFd<OwnedFd>, buffer: &mut [u8]
 pub(super) async fn write_terminal(terminal: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let mut ready = terminal.writable().await?;
-        if let Ok(result) = ready.try_io(|inner| nix::unistd::write(inner.get_ref(), bytes).map_err(io::Error::from)) {
+        if let Ok(result) =
+            ready.try_io(|inner| nix::unistd::write(inner.get_ref(), bytes).map_err(io::Error::from))
+        {
             bytes = &bytes[result?..];
         }
     }
@@ -431,7 +494,9 @@ impl Live {
     /// Input from an attached client.
     pub async fn feed(&self, bytes: &[u8]) -> io::Result<()> {
         // Taken out while it is awaited; a second client's bytes meanwhile are dropped.
-        let Some(mut input) = self.input.borrow_mut().take() else { return Ok(()) };
+        let Some(mut input) = self.input.borrow_mut().take() else {
+            return Ok(());
+        };
         let outcome = match &mut input {
             Input::Pipe(sender) => sender.write_all(bytes).await,
             Input::Terminal(terminal) => write_terminal(terminal, bytes).await,
@@ -457,7 +522,11 @@ async fn copy(
     log: Rc<RefCell<LogFile>>,
     attached: broadcast::Sender<(Channel, Bytes)>,
 ) {
-    let stream = if channel == Channel::Stderr { "stderr" } else { "stdout" };
+    let stream = if channel == Channel::Stderr {
+        "stderr"
+    } else {
+        "stdout"
+    };
     let mut buffer = vec![0; 64 << 10];
     let mut pending = Vec::new();
     loop {

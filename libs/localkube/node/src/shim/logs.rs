@@ -28,7 +28,13 @@ impl LogFile {
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file: Some(file), size, limits, buffer: Vec::new() })
+        Ok(Self {
+            path,
+            file: Some(file),
+            size,
+            limits,
+            buffer: Vec::new(),
+        })
     }
 
     /// Appends whole lines; what follows the last line end stays in `pending` until there is enough of it.
@@ -56,7 +62,12 @@ impl LogFile {
     /// The stream has ended: an unfinished line is stored as it is.
     pub fn finish(&mut self, stream: &str, pending: &mut Vec<u8>) {
         if !pending.is_empty() {
-            self.push(&format!("{:.9}", Timestamp::now()), stream, 'P', &std::mem::take(pending));
+            self.push(
+                &format!("{:.9}", Timestamp::now()),
+                stream,
+                'P',
+                &std::mem::take(pending),
+            );
             self.flush();
         }
     }
@@ -84,7 +95,10 @@ impl LogFile {
 
     fn rotate(&mut self) {
         for number in (1..self.limits.files.max(2) - 1).rev() {
-            drop(fs::rename(rotated(&self.path, number), rotated(&self.path, number + 1)));
+            drop(fs::rename(
+                rotated(&self.path, number),
+                rotated(&self.path, number + 1),
+            ));
         }
         drop(fs::rename(&self.path, rotated(&self.path, 1)));
         self.file = OpenOptions::new().create(true).append(true).open(&self.path).ok();
@@ -116,7 +130,12 @@ pub fn parse_entry(line: &[u8]) -> Option<LogEntry<'_>> {
     let time = std::str::from_utf8(parts.next()?).ok()?;
     let stream = std::str::from_utf8(parts.next()?).ok()?;
     let tag = parts.next()?;
-    Some(LogEntry { time, stream, full: tag == b"F", text: parts.next()? })
+    Some(LogEntry {
+        time,
+        stream,
+        full: tag == b"F",
+        text: parts.next()?,
+    })
 }
 
 #[cfg(test)]
@@ -140,7 +159,11 @@ mod tests {
         log.append("stdout", &mut pending, b"rest");
         log.finish("stdout", &mut pending);
         let text = fs::read(&path).unwrap();
-        let entries: Vec<_> = text.split(|b| *b == b'\n').filter_map(parse_entry).map(|e| (e.stream, e.full, e.text)).collect();
+        let entries: Vec<_> = text
+            .split(|b| *b == b'\n')
+            .filter_map(parse_entry)
+            .map(|e| (e.stream, e.full, e.text))
+            .collect();
         assert_eq!(
             entries,
             [
@@ -160,7 +183,10 @@ mod tests {
         for number in 0..10_000 {
             log.append("stdout", &mut Vec::new(), format!("line {number}\n").as_bytes());
         }
-        let total: u64 = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
+        let total: u64 = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap().len())
+            .sum();
         assert!(total <= 30_000, "{total} bytes are kept");
         assert!(!rotated(&path, 3).exists());
         let newest = fs::read_to_string(&path).unwrap() + &fs::read_to_string(rotated(&path, 1)).unwrap();
@@ -177,7 +203,11 @@ mod tests {
         assert_eq!(pending.len(), 5);
         log.append("stdout", &mut pending, b"\n");
         let text = fs::read(&path).unwrap();
-        let full: Vec<_> = text.split(|b| *b == b'\n').filter_map(parse_entry).map(|e| e.full).collect();
+        let full: Vec<_> = text
+            .split(|b| *b == b'\n')
+            .filter_map(parse_entry)
+            .map(|e| e.full)
+            .collect();
         assert_eq!(full, [false, false, true]);
     }
 }

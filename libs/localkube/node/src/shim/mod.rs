@@ -25,7 +25,8 @@ use nix::unistd::{ForkResult, fork};
 use crate::os;
 use crate::plan::PodPlan;
 
-pub use logs::{LogEntry, parse_entry};
+pub use container::log_path;
+pub use logs::{LogEntry, parse_entry, rotated};
 pub use record::{Recovered, recover};
 
 /// The socket in a Pod's folder.
@@ -70,7 +71,14 @@ fn nursery() -> io::Result<()> {
             Err(error) => format!("cannot start the shim in {}: {error}", folder.display()),
         };
         // SAFETY: sends a local buffer.
-        unsafe { libc::send(agent.as_raw_fd(), answer.as_ptr().cast(), answer.len(), libc::MSG_NOSIGNAL) };
+        unsafe {
+            libc::send(
+                agent.as_raw_fd(),
+                answer.as_ptr().cast(),
+                answer.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        };
     }
 }
 
@@ -112,7 +120,10 @@ fn live(folder: &Path, plan: PodPlan, listener: UnixListener) -> io::Result<()> 
     os::become_subreaper()?;
     // Nothing of ours may keep a folder busy, or a pipe of the agent's open.
     std::env::set_current_dir("/")?;
-    let log = OpenOptions::new().create(true).append(true).open(folder.join("shim.log"))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("shim.log"))?;
     let null = OpenOptions::new().read(true).open("/dev/null")?;
     // SAFETY: dup2 onto the standard descriptors.
     unsafe {
@@ -121,7 +132,9 @@ fn live(folder: &Path, plan: PodPlan, listener: UnixListener) -> io::Result<()> 
         libc::dup2(log.as_raw_fd(), 2);
     }
     listener.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let local = tokio::task::LocalSet::new();
     runtime.block_on(local.run_until(pod::run(folder.to_owned(), plan, listener)))?;
     // Anything that still waits (a stuck hook, a client that does not read) must not keep a finished Pod's shim.

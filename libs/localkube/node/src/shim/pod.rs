@@ -62,7 +62,13 @@ impl Shim {
             let number = state.next_event;
             state.next_event += 1;
             let container = state.containers[index].name.clone();
-            state.events.push(Occurrence { number, warning, reason: reason.to_owned(), message, container });
+            state.events.push(Occurrence {
+                number,
+                warning,
+                reason: reason.to_owned(),
+                message,
+                container,
+            });
             let extra = state.events.len().saturating_sub(EVENTS_KEPT);
             state.events.drain(..extra);
         });
@@ -79,7 +85,12 @@ impl Shim {
                 old.deadline = deadline;
                 sooner = true;
             }
-            None => state.terminating = Some(Terminating { cause: crate::state::Cause::Deleted, deadline }),
+            None => {
+                state.terminating = Some(Terminating {
+                    cause: crate::state::Cause::Deleted,
+                    deadline,
+                })
+            }
         });
         if sooner {
             for live in self.live.borrow().values() {
@@ -123,23 +134,30 @@ fn start_spawner(plan: &PodPlan) -> io::Result<(Spawner, Option<OwnedFd>)> {
     let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
-            eprintln!("shim: the Pod shares the machine's ports, because no filter could be installed: {error}");
+            eprintln!(
+                "shim: the Pod shares the machine's ports, because no filter could be installed: {error}"
+            );
             return Ok((spawner, None));
         }
     };
     let (stop, keep) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from)?;
-    std::thread::Builder::new().name("supervisor".to_owned()).spawn(move || {
-        let supervisor = localkube_podnet::Supervisor::new(listener, network.address, network.service_table);
-        if let Err(error) = supervisor.run(stop.as_fd()) {
-            eprintln!("shim: the network supervisor ended: {error}");
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("supervisor".to_owned())
+        .spawn(move || {
+            let supervisor =
+                localkube_podnet::Supervisor::new(listener, network.address, network.service_table);
+            if let Err(error) = supervisor.run(stop.as_fd()) {
+                eprintln!("shim: the network supervisor ended: {error}");
+            }
+        })?;
     Ok((spawner, Some(keep)))
 }
 
 async fn terminate_on_signal(shim: Rc<Shim>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut asked) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut asked) = signal(SignalKind::terminate()) else {
+        return;
+    };
     while asked.recv().await.is_some() {
         let grace = shim.plan.grace_seconds;
         shim.terminate(grace);
@@ -171,7 +189,9 @@ async fn main_loop(shim: &Rc<Shim>) -> io::Result<()> {
                 return farewell(shim).await;
             }
         }
-        let nap = decision.wake_at.map(|at| at.duration_since(Timestamp::now()).unsigned_abs());
+        let nap = decision
+            .wake_at
+            .map(|at| at.duration_since(Timestamp::now()).unsigned_abs());
         tokio::select! {
             () = shim.wake.notified() => {}
             () = tokio::time::sleep(nap.unwrap_or(Duration::from_secs(3600))) => {}

@@ -62,7 +62,12 @@ pub(super) async fn watch(shim: Rc<Shim>, index: usize, live: Rc<Live>) {
         if live.ended() {
             return;
         }
-        shim.occurred(index, true, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+        shim.occurred(
+            index,
+            true,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {error}"),
+        );
         kill(&shim, index, &live, "FailedPostStartHook", None);
         return;
     }
@@ -92,7 +97,13 @@ pub(super) async fn watch(shim: Rc<Shim>, index: usize, live: Rc<Live>) {
     tokio::join!(readiness, liveness);
 }
 
-async fn attempt(shim: &Shim, index: usize, live: &Live, probe: &Probe, timeout: Duration) -> Result<(), String> {
+async fn attempt(
+    shim: &Shim,
+    index: usize,
+    live: &Live,
+    probe: &Probe,
+    timeout: Duration,
+) -> Result<(), String> {
     let plan = &shim.plan.containers[index];
     let check = async {
         if let Some(exec) = &probe.exec {
@@ -109,11 +120,18 @@ async fn attempt(shim: &Shim, index: usize, live: &Live, probe: &Probe, timeout:
             Ok(())
         }
     };
-    tokio::time::timeout(timeout, check).await.unwrap_or_else(|_| Err(format!("timed out after {} s", timeout.as_secs())))
+    tokio::time::timeout(timeout, check)
+        .await
+        .unwrap_or_else(|_| Err(format!("timed out after {} s", timeout.as_secs())))
 }
 
 fn report(shim: &Shim, index: usize, kind: Kind, error: &str) {
-    shim.occurred(index, true, "Unhealthy", format!("{} probe failed: {error}", kind.title()));
+    shim.occurred(
+        index,
+        true,
+        "Unhealthy",
+        format!("{} probe failed: {error}", kind.title()),
+    );
 }
 
 /// Waits until the next counted try; cheap probes are tried in between. True when one of those passed.
@@ -153,7 +171,13 @@ async fn until_started(shim: &Rc<Shim>, index: usize, live: &Rc<Live>, probe: &P
             }
         }
         if failures >= timing.failures {
-            kill(shim, index, live, "failed startup probe", probe.termination_grace_period_seconds);
+            kill(
+                shim,
+                index,
+                live,
+                "failed startup probe",
+                probe.termination_grace_period_seconds,
+            );
             return false;
         }
         if eager_wait(shim, index, live, probe, timing).await {
@@ -179,7 +203,11 @@ async fn keep_readiness(shim: &Rc<Shim>, index: usize, live: &Rc<Live>, probe: &
                 }
             }
         }
-        let now_ready = if ready { failures < timing.failures } else { successes >= timing.successes };
+        let now_ready = if ready {
+            failures < timing.failures
+        } else {
+            successes >= timing.successes
+        };
         if now_ready != ready {
             ready = now_ready;
             shim.update(|state| state.containers[index].ready = ready);
@@ -206,7 +234,13 @@ async fn keep_alive(shim: &Rc<Shim>, index: usize, live: &Rc<Live>, probe: &Prob
                 failures += 1;
                 report(shim, index, Kind::Liveness, &error);
                 if failures >= timing.failures {
-                    kill(shim, index, live, "failed liveness probe", probe.termination_grace_period_seconds);
+                    kill(
+                        shim,
+                        index,
+                        live,
+                        "failed liveness probe",
+                        probe.termination_grace_period_seconds,
+                    );
                     return;
                 }
             }
@@ -218,9 +252,16 @@ async fn keep_alive(shim: &Rc<Shim>, index: usize, live: &Rc<Live>, probe: &Prob
 fn kill(shim: &Rc<Shim>, index: usize, live: &Rc<Live>, why: &str, grace: Option<i64>) {
     let seconds = grace.unwrap_or(shim.plan.grace_seconds).max(0);
     let now = Timestamp::now();
-    let deadline = now.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    let deadline = now
+        .saturating_add(SignedDuration::from_secs(seconds))
+        .unwrap_or(now);
     shim.update(|state| state.containers[index].stopping = true);
     let name = &shim.plan.containers[index].name;
-    shim.occurred(index, false, "Killing", format!("Container {name} {why}, will be restarted"));
+    shim.occurred(
+        index,
+        false,
+        "Killing",
+        format!("Container {name} {why}, will be restarted"),
+    );
     tokio::task::spawn_local(hooks::stop(shim.clone(), index, live.clone(), deadline));
 }

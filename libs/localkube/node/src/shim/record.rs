@@ -18,8 +18,14 @@ pub(super) struct Records {
 
 impl Records {
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let exits = OpenOptions::new().create(true).append(true).open(folder.join(EXITS))?;
-        Ok(Self { folder: folder.to_owned(), exits })
+        let exits = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join(EXITS))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            exits,
+        })
     }
 
     /// Returns once the record is on the disk.
@@ -70,7 +76,13 @@ pub fn recover(folder: &Path) -> io::Result<Option<Recovered>> {
 }
 
 fn apply(state: &mut PodState, exit: Exit) {
-    let Some(container) = state.containers.iter_mut().find(|container| container.name == exit.container) else { return };
+    let Some(container) = state
+        .containers
+        .iter_mut()
+        .find(|container| container.name == exit.container)
+    else {
+        return;
+    };
     let newer = match &container.status {
         Status::Exited(known) => exit.restart > known.restart,
         _ => exit.restart >= container.restarts,

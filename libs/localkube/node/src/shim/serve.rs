@@ -55,10 +55,17 @@ async fn serve(shim: Rc<Shim>, mut stream: UnixStream) {
                 }
                 return;
             }
-            Request::Exec { container, argv, stdin, tty } => {
+            Request::Exec {
+                container,
+                argv,
+                stdin,
+                tty,
+            } => {
                 return streams::exec(&shim, stream, &container, argv, stdin, tty).await;
             }
-            Request::Attach { container, stdin } => return streams::attach(&shim, stream, &container, stdin).await,
+            Request::Attach { container, stdin } => {
+                return streams::attach(&shim, stream, &container, stdin).await;
+            }
             other => order(&shim, other),
         }
     }
@@ -70,7 +77,11 @@ fn order(shim: &Rc<Shim>, request: Request) {
             let name = spec.name.clone();
             shim.specs.borrow_mut().insert(name.clone(), *spec);
             shim.update(|state| {
-                if let Some(container) = state.containers.iter_mut().find(|container| container.name == name) {
+                if let Some(container) = state
+                    .containers
+                    .iter_mut()
+                    .find(|container| container.name == name)
+                {
                     container.prepared = true;
                 }
             });

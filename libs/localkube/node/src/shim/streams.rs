@@ -20,7 +20,11 @@ use crate::wire::{self, Channel, Reply, StreamEnd, TerminalSize};
 const BACKLOG: usize = 16;
 
 fn live(shim: &Shim, container: &str) -> Option<Rc<Live>> {
-    let index = shim.plan.containers.iter().position(|plan| plan.name == container)?;
+    let index = shim
+        .plan
+        .containers
+        .iter()
+        .position(|plan| plan.name == container)?;
     shim.live.borrow().get(&index).cloned()
 }
 
@@ -58,8 +62,13 @@ pub(super) async fn exec(
     if tty && !env.iter().any(|(name, _)| name == "TERM") {
         env.push(("TERM".to_owned(), "xterm".to_owned()));
     }
-    let command =
-        Command { argv, env, working_dir: live.working_dir.clone(), stdio, space: Space::Join(live.joined.clone()) };
+    let command = Command {
+        argv,
+        env,
+        working_dir: live.working_dir.clone(),
+        stdio,
+        space: Space::Join(live.joined.clone()),
+    };
     if wire::send(&mut stream, &Reply::Opened).await.is_err() {
         return;
     }
@@ -68,7 +77,10 @@ pub(super) async fn exec(
     let sending = tokio::task::spawn_local(pump(writer, outbox));
     let end = match shim.spawner.launch(command).await {
         Ok(launched) => session.run(launched, reader, &queue).await,
-        Err(error) => StreamEnd { exit_code: error.exit_code(), error: Some(error.to_string()) },
+        Err(error) => StreamEnd {
+            exit_code: error.exit_code(),
+            error: Some(error.to_string()),
+        },
     };
     if let Ok(text) = serde_json::to_vec(&end) {
         drop(queue.send((Channel::End, text)).await);
@@ -79,7 +91,11 @@ pub(super) async fn exec(
 
 enum Session {
     Terminal(Rc<AsyncFd<OwnedFd>>),
-    Pipes { input: Option<pipe::Sender>, stdout: pipe::Receiver, stderr: pipe::Receiver },
+    Pipes {
+        input: Option<pipe::Sender>,
+        stdout: pipe::Receiver,
+        stderr: pipe::Receiver,
+    },
 }
 
 impl Session {
@@ -92,7 +108,10 @@ impl Session {
                 stderr: terminal.user,
                 terminal: true,
             };
-            return Ok((Self::Terminal(Rc::new(readiness(nonblocking(terminal.controller)?)?)), stdio));
+            return Ok((
+                Self::Terminal(Rc::new(readiness(nonblocking(terminal.controller)?)?)),
+                stdio,
+            ));
         }
         let (input, theirs) = if stdin {
             let (sender, receiver) = pipe::pipe()?;
@@ -108,7 +127,14 @@ impl Session {
             stderr: stderr_writer.into_blocking_fd()?,
             terminal: false,
         };
-        Ok((Self::Pipes { input, stdout, stderr }, stdio))
+        Ok((
+            Self::Pipes {
+                input,
+                stdout,
+                stderr,
+            },
+            stdio,
+        ))
     }
 
     async fn run(
@@ -117,7 +143,10 @@ impl Session {
         reader: OwnedReadHalf,
         queue: &mpsc::Sender<(Channel, Vec<u8>)>,
     ) -> StreamEnd {
-        let failed = |error: io::Error| StreamEnd { exit_code: 128, error: Some(error.to_string()) };
+        let failed = |error: io::Error| StreamEnd {
+            exit_code: 128,
+            error: Some(error.to_string()),
+        };
         let ended = match launched.init.try_clone().and_then(readiness) {
             Ok(ended) => ended,
             Err(error) => return failed(error),
@@ -127,7 +156,11 @@ impl Session {
                 let output = tokio::task::spawn_local(forward_terminal(terminal.clone(), queue.clone()));
                 (Some(terminal), vec![output], None)
             }
-            Self::Pipes { input, stdout, stderr } => {
+            Self::Pipes {
+                input,
+                stdout,
+                stderr,
+            } => {
                 let outputs = vec![
                     tokio::task::spawn_local(forward_pipe(stdout, Channel::Stdout, queue.clone())),
                     tokio::task::spawn_local(forward_pipe(stderr, Channel::Stderr, queue.clone())),
@@ -154,8 +187,14 @@ impl Session {
             drop(tokio::time::timeout(std::time::Duration::from_millis(500), output).await);
         }
         match launched.wait() {
-            Ok(WaitStatus::Exited(exit_code)) => StreamEnd { exit_code, error: None },
-            Ok(WaitStatus::Signaled(signal)) => StreamEnd { exit_code: 128 + signal, error: None },
+            Ok(WaitStatus::Exited(exit_code)) => StreamEnd {
+                exit_code,
+                error: None,
+            },
+            Ok(WaitStatus::Signaled(signal)) => StreamEnd {
+                exit_code: 128 + signal,
+                error: None,
+            },
             Err(error) => failed(error),
         }
     }
@@ -173,14 +212,23 @@ async fn forward_pipe(mut source: pipe::Receiver, channel: Channel, queue: mpsc:
 async fn forward_terminal(terminal: Rc<AsyncFd<OwnedFd>>, queue: mpsc::Sender<(Channel, Vec<u8>)>) {
     let mut buffer = vec![0; 32 << 10];
     while let Ok(count) = read_terminal(&terminal, &mut buffer).await {
-        if count == 0 || queue.send((Channel::Stdout, buffer[..count].to_vec())).await.is_err() {
+        if count == 0
+            || queue
+                .send((Channel::Stdout, buffer[..count].to_vec()))
+                .await
+                .is_err()
+        {
             return;
         }
     }
 }
 
 /// Passes the client's input on until it ends.
-async fn feed(mut reader: OwnedReadHalf, mut input: Option<pipe::Sender>, terminal: Option<Rc<AsyncFd<OwnedFd>>>) {
+async fn feed(
+    mut reader: OwnedReadHalf,
+    mut input: Option<pipe::Sender>,
+    terminal: Option<Rc<AsyncFd<OwnedFd>>>,
+) {
     while let Ok(Some((channel, bytes))) = wire::receive_chunk(&mut reader).await {
         match channel {
             Channel::Stdin => {
@@ -200,7 +248,9 @@ async fn feed(mut reader: OwnedReadHalf, mut input: Option<pipe::Sender>, termin
                 }
             }
             Channel::Resize => {
-                if let (Some(terminal), Ok(size)) = (&terminal, serde_json::from_slice::<TerminalSize>(&bytes)) {
+                if let (Some(terminal), Ok(size)) =
+                    (&terminal, serde_json::from_slice::<TerminalSize>(&bytes))
+                {
                     drop(Terminal::resize(terminal.get_ref(), size.width, size.height));
                 }
             }
@@ -258,7 +308,10 @@ pub(super) async fn attach(shim: &Rc<Shim>, mut stream: UnixStream, container: &
     while let Ok((channel, bytes)) = output.try_recv() {
         drop(queue.send((channel, bytes.to_vec())).await);
     }
-    let end = StreamEnd { exit_code: 0, error: None };
+    let end = StreamEnd {
+        exit_code: 0,
+        error: None,
+    };
     if let Ok(text) = serde_json::to_vec(&end) {
         drop(queue.send((Channel::End, text)).await);
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use localkube_node::os;
-use localkube_node::plan::{ContainerPlan, ContainerSpec, Identity, LogLimits, Mount, PodPlan, RestartPolicy, Role};
+use localkube_node::plan::{
+    ContainerPlan, ContainerSpec, Identity, LogLimits, Mount, PodPlan, RestartPolicy, Role,
+};
 
 pub fn executable() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_localkube-node-test"))
@@ -25,7 +27,11 @@ impl PodFolder {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let uid = uuid();
         let isolation = os::probe(folder.path());
-        assert!(isolation.mounts, "this machine allows no mount namespaces: {:?}", isolation.notes);
+        assert!(
+            isolation.mounts,
+            "this machine allows no mount namespaces: {:?}",
+            isolation.notes
+        );
         fs::create_dir(folder.path().join("shared")).unwrap();
         fs::create_dir(folder.path().join("tmp")).unwrap();
         let plan = PodPlan {
@@ -54,7 +60,11 @@ impl PodFolder {
             isolation,
             logs: LogLimits::default(),
         };
-        fs::write(folder.path().join("plan.json"), serde_json::to_vec(&plan).unwrap()).unwrap();
+        fs::write(
+            folder.path().join("plan.json"),
+            serde_json::to_vec(&plan).unwrap(),
+        )
+        .unwrap();
         let fifo = folder.path().join("shared/go");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         Self { folder, uid }
@@ -76,11 +86,22 @@ impl PodFolder {
         ContainerSpec {
             name: "main".into(),
             argv: vec!["sh".into(), "-c".into(), script.into()],
-            env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("POD_UID".into(), self.uid.clone())],
+            env: vec![
+                ("PATH".into(), "/usr/bin:/bin".into()),
+                ("POD_UID".into(), self.uid.clone()),
+            ],
             working_dir: "/".into(),
             mounts: vec![
-                Mount { source: self.shared(), target: "/shared".into(), read_only: false },
-                Mount { source: self.folder.path().join("tmp"), target: "/tmp".into(), read_only: false },
+                Mount {
+                    source: self.shared(),
+                    target: "/shared".into(),
+                    read_only: false,
+                },
+                Mount {
+                    source: self.folder.path().join("tmp"),
+                    target: "/tmp".into(),
+                    read_only: false,
+                },
             ],
             termination_message_path: "/dev/termination-log".into(),
             stdin: false,
@@ -92,16 +113,25 @@ impl PodFolder {
     }
 
     pub fn log(&self, container: &str, restart: u32) -> String {
-        fs::read_to_string(self.folder.path().join(format!("logs/{container}/{restart}.log"))).unwrap_or_default()
+        fs::read_to_string(self.folder.path().join(format!("logs/{container}/{restart}.log")))
+            .unwrap_or_default()
     }
 }
 
 fn uuid() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 pub fn fifo_write(path: &Path, text: &[u8]) {
-    fs::OpenOptions::new().write(true).open(path).unwrap().write_all(text).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all(text)
+        .unwrap();
 }
 
 /// Processes whose command line holds `text` and whose environment names the Pod.

@@ -27,7 +27,12 @@ fn state(init: Status, main: Status) -> PodState {
         ..state::ContainerState::new(name)
     };
     PodState {
-        identity: Identity { namespace: "ns".into(), name: "p".into(), uid: "u".into(), boot_id: "b".into() },
+        identity: Identity {
+            namespace: "ns".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            boot_id: "b".into(),
+        },
         seq: 1,
         containers: vec![container("init", init), container("main", main)],
         terminating: None,
@@ -43,7 +48,11 @@ fn exited(code: i32) -> Status {
         restart: 0,
         code,
         signal: None,
-        reason: if code == 0 { "Completed".into() } else { "Error".into() },
+        reason: if code == 0 {
+            "Completed".into()
+        } else {
+            "Error".into()
+        },
         message: String::new(),
         started_at: at(1),
         finished_at: at(2),
@@ -71,11 +80,28 @@ fn status(pod: &Pod, state: Option<&PodState>) -> PodStatus {
 }
 
 fn condition(status: &PodStatus, name: &str) -> String {
-    status.conditions.as_ref().unwrap().iter().find(|condition| condition.type_ == name).unwrap().status.clone()
+    status
+        .conditions
+        .as_ref()
+        .unwrap()
+        .iter()
+        .find(|condition| condition.type_ == name)
+        .unwrap()
+        .status
+        .clone()
 }
 
 fn waiting(status: &ContainerStatus) -> String {
-    status.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.clone().unwrap()
+    status
+        .state
+        .as_ref()
+        .unwrap()
+        .waiting
+        .as_ref()
+        .unwrap()
+        .reason
+        .clone()
+        .unwrap()
 }
 
 #[test]
@@ -83,14 +109,23 @@ fn a_pod_without_processes_is_pending() {
     let status = status(&pod("Never"), None);
     assert_eq!(status.phase.as_deref(), Some("Pending"));
     assert_eq!(waiting(&status.container_statuses.unwrap()[0]), "PodInitializing");
-    assert_eq!(waiting(&status.init_container_statuses.unwrap()[0]), "ContainerCreating");
+    assert_eq!(
+        waiting(&status.init_container_statuses.unwrap()[0]),
+        "ContainerCreating"
+    );
 }
 
 #[test]
 fn a_running_pod_is_ready() {
     let status = status(&pod("Always"), Some(&state(exited(0), running())));
     assert_eq!(status.phase.as_deref(), Some("Running"));
-    for name in ["PodScheduled", "Initialized", "ContainersReady", "Ready", "PodReadyToStartContainers"] {
+    for name in [
+        "PodScheduled",
+        "Initialized",
+        "ContainersReady",
+        "Ready",
+        "PodReadyToStartContainers",
+    ] {
         assert_eq!(condition(&status, name), "True", "{name}");
     }
     assert!(status.init_container_statuses.unwrap()[0].ready);
@@ -118,16 +153,32 @@ fn a_crash_loop_waits_and_keeps_the_last_exit() {
     let status = status(&pod("Always"), Some(&state));
     let main = &status.container_statuses.as_ref().unwrap()[0];
     assert_eq!(waiting(main), "CrashLoopBackOff");
-    assert_eq!(main.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    assert_eq!(
+        main.last_state
+            .as_ref()
+            .unwrap()
+            .terminated
+            .as_ref()
+            .unwrap()
+            .exit_code,
+        1
+    );
     assert_eq!(condition(&status, "Ready"), "False");
 }
 
 #[test]
 fn a_deadline_is_told_as_the_reason() {
     let mut state = state(exited(0), exited(143));
-    state.finished = Some(Finished { succeeded: false, reason: Some("DeadlineExceeded".into()), message: None });
+    state.finished = Some(Finished {
+        succeeded: false,
+        reason: Some("DeadlineExceeded".into()),
+        message: None,
+    });
     let status = status(&pod("Never"), Some(&state));
-    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+    assert_eq!(
+        (status.phase.as_deref(), status.reason.as_deref()),
+        (Some("Failed"), Some("DeadlineExceeded"))
+    );
 }
 
 #[test]
@@ -136,19 +187,38 @@ fn a_condition_keeps_its_time_while_it_does_not_change() {
     let state = state(exited(0), running());
     pod.status = Some(status(&pod, Some(&state)));
     let (holds, images) = (HashMap::new(), HashMap::new());
-    let view_later = View { state: Some(&state), holds: &holds, image_ids: &images, pod_ip: None, host_ip: String::new(), failure: None, sandbox: true, queued: None };
+    let view_later = View {
+        state: Some(&state),
+        holds: &holds,
+        image_ids: &images,
+        pod_ip: None,
+        host_ip: String::new(),
+        failure: None,
+        sandbox: true,
+        queued: None,
+    };
     let later = compute(&pod, &view_later, at(100));
-    let times: Vec<_> = later.conditions.unwrap().into_iter().map(|condition| condition.last_transition_time.unwrap().0).collect();
+    let times: Vec<_> = later
+        .conditions
+        .unwrap()
+        .into_iter()
+        .map(|condition| condition.last_transition_time.unwrap().0)
+        .collect();
     assert!(times.iter().all(|time| *time == at(5)), "{times:?}");
 }
 
 #[test]
 fn quality_of_service_classes() {
     let class = |resources: serde_json::Value| {
-        let pod = serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": resources}]}}));
+        let pod = serde_json::from_value(
+            json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": resources}]}}),
+        );
         qos_class(&pod.unwrap())
     };
     assert_eq!(class(json!({})), "BestEffort");
     assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
-    assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+    assert_eq!(
+        class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+        "Guaranteed"
+    );
 }

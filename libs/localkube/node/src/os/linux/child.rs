@@ -19,12 +19,24 @@ pub(super) struct Step {
 
 #[derive(Debug)]
 pub(super) enum Call {
-    Mount { source: CString, target: CString, kind: Option<CString>, flags: c_ulong, data: Option<CString> },
-    Write { path: CString, text: CString },
+    Mount {
+        source: CString,
+        target: CString,
+        kind: Option<CString>,
+        flags: c_ulong,
+        data: Option<CString>,
+    },
+    Write {
+        path: CString,
+        text: CString,
+    },
     Folder(CString),
     /// an empty file, to mount on
     File(CString),
-    Link { path: CString, to: CString },
+    Link {
+        path: CString,
+        to: CString,
+    },
     /// makes the folder the root and forgets the old one
     Pivot(CString),
     Hostname(CString),
@@ -78,7 +90,11 @@ pub(super) fn clone_process(namespaces: u64) -> Result<(i32, RawFd), c_int> {
     };
     // SAFETY: clone3 without CLONE_VM and without a stack behaves as fork; args outlives the call.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-    if pid < 0 { Err(errno()) } else { Ok((pid as i32, pidfd)) }
+    if pid < 0 {
+        Err(errno())
+    } else {
+        Ok((pid as i32, pidfd))
+    }
 }
 
 fn errno() -> c_int {
@@ -160,7 +176,10 @@ fn end_orphans() {
     for _ in 0..1000 {
         // SAFETY: reads a small proc file into a local buffer, kills only own children.
         unsafe {
-            let file = libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            let file = libc::open(
+                c"/proc/thread-self/children".as_ptr(),
+                libc::O_RDONLY | libc::O_CLOEXEC,
+            );
             if file < 0 {
                 return;
             }
@@ -239,12 +258,19 @@ fn run_step(call: &Call) -> c_int {
     // SAFETY: all strings are terminated and prepared by the parent.
     let result = unsafe {
         match call {
-            Call::Mount { source, target, kind, flags, data } => libc::mount(
+            Call::Mount {
+                source,
+                target,
+                kind,
+                flags,
+                data,
+            } => libc::mount(
                 source.as_ptr(),
                 target.as_ptr(),
                 kind.as_ref().map_or(ptr::null(), |kind| kind.as_ptr()),
                 *flags,
-                data.as_ref().map_or(ptr::null(), |data| data.as_ptr().cast::<c_void>()),
+                data.as_ref()
+                    .map_or(ptr::null(), |data| data.as_ptr().cast::<c_void>()),
             ),
             Call::Write { path, text } => {
                 let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
@@ -281,7 +307,10 @@ fn send_pidfd(to: RawFd, pidfd: RawFd) {
     let mut control = [0u64; 4];
     // SAFETY: the buffers live until sendmsg returns; the control buffer is aligned and large enough for one fd.
     unsafe {
-        let mut vector = libc::iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: 1 };
+        let mut vector = libc::iovec {
+            iov_base: payload.as_mut_ptr().cast(),
+            iov_len: 1,
+        };
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut vector;
         message.msg_iovlen = 1;

@@ -18,7 +18,10 @@ use crate::os::{Isolation, LaunchError};
 #[derive(Debug)]
 pub enum Space {
     /// new namespaces, as far as the machine allows, over this root
-    New { isolation: Isolation, root: super::root::Root },
+    New {
+        isolation: Isolation,
+        root: super::root::Root,
+    },
     /// the namespaces of a running container
     Join(Joined),
 }
@@ -71,7 +74,12 @@ impl Launched {
         // SAFETY: waitid on an owned pidfd, result into a local.
         let reaped = unsafe {
             let mut info: libc::siginfo_t = std::mem::zeroed();
-            libc::waitid(libc::P_PIDFD, self.init.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED | libc::__WALL)
+            libc::waitid(
+                libc::P_PIDFD,
+                self.init.as_raw_fd() as libc::id_t,
+                &raw mut info,
+                libc::WEXITED | libc::__WALL,
+            )
         };
         if reaped != 0 {
             return Err(io::Error::last_os_error());
@@ -104,18 +112,22 @@ impl Spawner {
     ) -> io::Result<(Self, T)> {
         let (requests, inbox) = mpsc::channel::<(Command, oneshot::Sender<Result<Launched, LaunchError>>)>();
         let (ready, is_ready) = mpsc::channel();
-        std::thread::Builder::new().name("spawner".to_owned()).spawn(move || {
-            let outcome = setup();
-            let failed = outcome.is_err();
-            if ready.send(outcome).is_err() || failed {
-                return;
-            }
-            while let Ok((command, answer)) = inbox.recv() {
-                // A receiver that went away leaves the process to its death signal.
-                drop(answer.send(launch(&command)));
-            }
-        })?;
-        let value = is_ready.recv().map_err(|_| io::Error::other("the spawner thread ended"))??;
+        std::thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(move || {
+                let outcome = setup();
+                let failed = outcome.is_err();
+                if ready.send(outcome).is_err() || failed {
+                    return;
+                }
+                while let Ok((command, answer)) = inbox.recv() {
+                    // A receiver that went away leaves the process to its death signal.
+                    drop(answer.send(launch(&command)));
+                }
+            })?;
+        let value = is_ready
+            .recv()
+            .map_err(|_| io::Error::other("the spawner thread ended"))??;
         Ok((Self { requests }, value))
     }
 
@@ -130,19 +142,34 @@ impl Spawner {
 
 fn c_string(bytes: &[u8]) -> Result<CString, LaunchError> {
     CString::new(bytes).map_err(|_| {
-        LaunchError::stage(format!("value {:?} holds a zero byte", String::from_utf8_lossy(bytes)), io::ErrorKind::InvalidInput.into())
+        LaunchError::stage(
+            format!("value {:?} holds a zero byte", String::from_utf8_lossy(bytes)),
+            io::ErrorKind::InvalidInput.into(),
+        )
     })
 }
 
 /// The files to try for a command, as `execvp` would.
-fn candidates(command: &str, env: &[(String, String)], working_dir: &Path) -> Result<Vec<CString>, LaunchError> {
+fn candidates(
+    command: &str,
+    env: &[(String, String)],
+    working_dir: &Path,
+) -> Result<Vec<CString>, LaunchError> {
     if command.contains('/') {
         return Ok(vec![c_string(command.as_bytes())?]);
     }
-    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or("/usr/local/bin:/usr/bin:/bin", |(_, value)| value);
+    let path = env
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "PATH")
+        .map_or("/usr/local/bin:/usr/bin:/bin", |(_, value)| value);
     path.split(':')
         .map(|folder| {
-            let folder = if folder.is_empty() { working_dir } else { Path::new(folder) };
+            let folder = if folder.is_empty() {
+                working_dir
+            } else {
+                Path::new(folder)
+            };
             c_string(folder.join(command).as_os_str().as_bytes())
         })
         .collect()
@@ -153,22 +180,46 @@ pub(super) fn launch(command: &Command) -> Result<Launched, LaunchError> {
     let os = |stage: &'static str| move |error: nix::Error| LaunchError::stage(stage, error.into());
     let name = command.argv.first().cloned().unwrap_or_default();
     if name.is_empty() {
-        return Err(LaunchError::Exec { command: "an empty command".to_owned(), source: io::ErrorKind::NotFound.into() });
+        return Err(LaunchError::Exec {
+            command: "an empty command".to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        });
     }
     let candidates = candidates(&name, &command.env, &command.working_dir)?;
-    let argv: Vec<CString> = command.argv.iter().map(|arg| c_string(arg.as_bytes())).collect::<Result<_, _>>()?;
-    let env: Vec<CString> =
-        command.env.iter().map(|(name, value)| c_string(format!("{name}={value}").as_bytes())).collect::<Result<_, _>>()?;
+    let argv: Vec<CString> = command
+        .argv
+        .iter()
+        .map(|arg| c_string(arg.as_bytes()))
+        .collect::<Result<_, _>>()?;
+    let env: Vec<CString> = command
+        .env
+        .iter()
+        .map(|(name, value)| c_string(format!("{name}={value}").as_bytes()))
+        .collect::<Result<_, _>>()?;
     let working_dir = c_string(command.working_dir.as_os_str().as_bytes())?;
     let argv_pointers: Vec<_> = argv.iter().map(|arg| arg.as_ptr()).chain([ptr::null()]).collect();
-    let env_pointers: Vec<_> = env.iter().map(|pair| pair.as_ptr()).chain([ptr::null()]).collect();
+    let env_pointers: Vec<_> = env
+        .iter()
+        .map(|pair| pair.as_ptr())
+        .chain([ptr::null()])
+        .collect();
 
-    let (report, report_child) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).map_err(os("socketpair"))?;
+    let (report, report_child) = socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .map_err(os("socketpair"))?;
     let (status, status_child) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(os("pipe"))?;
     let no_steps: &[Step] = &[];
     let (steps, join, namespaces, reap_all) = match &command.space {
-        Space::New { isolation, root } => (root.steps.as_slice(), None, namespaces(isolation), !isolation.pids),
+        Space::New { isolation, root } => (
+            root.steps.as_slice(),
+            None,
+            namespaces(isolation),
+            !isolation.pids,
+        ),
         Space::Join(joined) => {
             let namespaces = namespaces(&joined.isolation) as libc::c_int;
             let join = (namespaces != 0).then(|| (joined.init.as_raw_fd(), namespaces));
@@ -179,7 +230,11 @@ pub(super) fn launch(command: &Command) -> Result<Launched, LaunchError> {
         steps,
         join,
         main_stage: steps.len() as u32,
-        stdio: [command.stdio.stdin.as_raw_fd(), command.stdio.stdout.as_raw_fd(), command.stdio.stderr.as_raw_fd()],
+        stdio: [
+            command.stdio.stdin.as_raw_fd(),
+            command.stdio.stdout.as_raw_fd(),
+            command.stdio.stderr.as_raw_fd(),
+        ],
         terminal: command.stdio.terminal,
         report: report_child.as_raw_fd(),
         status: status_child.as_raw_fd(),
@@ -197,7 +252,12 @@ pub(super) fn launch(command: &Command) -> Result<Launched, LaunchError> {
     };
     drop(report_child);
     drop(status_child);
-    let mut launched = Launched { init, init_pid, main: None, status };
+    let mut launched = Launched {
+        init,
+        init_pid,
+        main: None,
+        status,
+    };
     match read_report(&report, &mut launched) {
         Ok(()) => Ok(launched),
         Err((stage, error)) => {
@@ -231,14 +291,21 @@ fn read_report(report: &OwnedFd, launched: &mut Launched) -> Result<(), (u32, io
         let mut control = [0u64; 8];
         // SAFETY: buffers outlive the call; the control buffer is aligned for cmsghdr.
         let (count, fd) = unsafe {
-            let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            let mut vector = libc::iovec {
+                iov_base: buffer.as_mut_ptr().cast(),
+                iov_len: buffer.len(),
+            };
             let mut message: libc::msghdr = std::mem::zeroed();
             message.msg_iov = &raw mut vector;
             message.msg_iovlen = 1;
             message.msg_control = control.as_mut_ptr().cast();
             message.msg_controllen = size_of_val(&control) as _;
             let count = libc::recvmsg(report.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC);
-            let header = if count > 0 { libc::CMSG_FIRSTHDR(&raw const message) } else { ptr::null_mut() };
+            let header = if count > 0 {
+                libc::CMSG_FIRSTHDR(&raw const message)
+            } else {
+                ptr::null_mut()
+            };
             let fd = if !header.is_null() && (*header).cmsg_type == libc::SCM_RIGHTS {
                 Some(ptr::read_unaligned(libc::CMSG_DATA(header).cast::<RawFd>()))
             } else {
@@ -271,8 +338,14 @@ fn explain(command: &Command, steps: &[Step], stage: u32, error: io::Error, name
         return LaunchError::stage(step.name.clone(), error);
     }
     match stage.saturating_sub(steps.len() as u32) {
-        child::STAGE_EXEC => LaunchError::Exec { command: name.to_owned(), source: error },
-        child::STAGE_CHDIR => LaunchError::stage(format!("working directory {}", command.working_dir.display()), error),
+        child::STAGE_EXEC => LaunchError::Exec {
+            command: name.to_owned(),
+            source: error,
+        },
+        child::STAGE_CHDIR => LaunchError::stage(
+            format!("working directory {}", command.working_dir.display()),
+            error,
+        ),
         child::STAGE_STDIO => LaunchError::stage("standard streams", error),
         child::STAGE_FORK => LaunchError::stage("fork", error),
         _ => LaunchError::stage("enter the container", error),
@@ -283,9 +356,20 @@ fn explain(command: &Command, steps: &[Step], stage: u32, error: io::Error, name
 fn reap_failed(launched: &Launched) {
     // SAFETY: pidfd_send_signal and waitid on an owned pidfd.
     unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, launched.init.as_raw_fd(), libc::SIGKILL, ptr::null::<libc::siginfo_t>(), 0);
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            launched.init.as_raw_fd(),
+            libc::SIGKILL,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        );
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        libc::waitid(libc::P_PIDFD, launched.init.as_raw_fd() as libc::id_t, &raw mut info, libc::WEXITED | libc::__WALL);
+        libc::waitid(
+            libc::P_PIDFD,
+            launched.init.as_raw_fd() as libc::id_t,
+            &raw mut info,
+            libc::WEXITED | libc::__WALL,
+        );
     }
 }
 
@@ -301,17 +385,32 @@ impl Terminal {
         let (mut controller, mut user) = (-1, -1);
         // SAFETY: openpty writes two descriptors that we own from then on.
         unsafe {
-            if libc::openpty(&raw mut controller, &raw mut user, ptr::null_mut(), ptr::null_mut(), ptr::null_mut()) != 0 {
+            if libc::openpty(
+                &raw mut controller,
+                &raw mut user,
+                ptr::null_mut(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+            ) != 0
+            {
                 return Err(io::Error::last_os_error());
             }
             libc::fcntl(controller, libc::F_SETFD, libc::FD_CLOEXEC);
             libc::fcntl(user, libc::F_SETFD, libc::FD_CLOEXEC);
-            Ok(Self { controller: OwnedFd::from_raw_fd(controller), user: OwnedFd::from_raw_fd(user) })
+            Ok(Self {
+                controller: OwnedFd::from_raw_fd(controller),
+                user: OwnedFd::from_raw_fd(user),
+            })
         }
     }
 
     pub fn resize(controller: &OwnedFd, width: u16, height: u16) -> io::Result<()> {
-        let size = libc::winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = libc::winsize {
+            ws_row: height,
+            ws_col: width,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
         // SAFETY: TIOCSWINSZ reads one winsize.
         if unsafe { libc::ioctl(controller.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } == 0 {
             Ok(())

@@ -20,7 +20,9 @@ use crate::plan::Mount;
 const LAYERED: [&str; 4] = ["/home", "/var", "/opt", "/srv"];
 
 /// Devices that containers get, beside those of accelerators: a container's `/dev` is its own.
-const DEVICES: [&str; 10] = ["null", "zero", "full", "random", "urandom", "tty", "fuse", "kvm", "kfd", "dri"];
+const DEVICES: [&str; 10] = [
+    "null", "zero", "full", "random", "urandom", "tty", "fuse", "kvm", "kfd", "dri",
+];
 const ACCELERATORS: [&str; 4] = ["nvidia", "accel", "infiniband", "neuron"];
 
 /// The prepared steps that make a container's root.
@@ -59,7 +61,11 @@ pub fn plan_root(
         user_namespace_steps(&mut steps)?;
     }
     if isolation.hostname {
-        steps.push(Step { name: "host name".to_owned(), call: Call::Hostname(text(hostname.as_bytes())?), optional: true });
+        steps.push(Step {
+            name: "host name".to_owned(),
+            call: Call::Hostname(text(hostname.as_bytes())?),
+            optional: true,
+        });
     }
     if !isolation.mounts {
         return Ok(Root { steps });
@@ -84,14 +90,26 @@ fn user_namespace_steps(steps: &mut Vec<Step>) -> Result<(), LaunchError> {
         ("/proc/self/uid_map", format!("{uid} {uid} 1")),
         ("/proc/self/gid_map", format!("{gid} {gid} 1")),
     ] {
-        let call = Call::Write { path: text(path.as_bytes())?, text: text(content.as_bytes())? };
-        steps.push(Step { name: format!("write {path}"), call, optional: false });
+        let call = Call::Write {
+            path: text(path.as_bytes())?,
+            text: text(content.as_bytes())?,
+        };
+        steps.push(Step {
+            name: format!("write {path}"),
+            call,
+            optional: false,
+        });
     }
     Ok(())
 }
 
 impl Builder<'_> {
-    fn plan(&mut self, isolation: &Isolation, mounts: &[Mount], working_dir: &Path) -> Result<(), LaunchError> {
+    fn plan(
+        &mut self,
+        isolation: &Isolation,
+        mounts: &[Mount],
+        working_dir: &Path,
+    ) -> Result<(), LaunchError> {
         let at = |target: &Path| {
             let target = target.to_owned();
             move |source| LaunchError::MountPoint { target, source }
@@ -107,51 +125,119 @@ impl Builder<'_> {
         let mut sorted: Vec<Mount> = mounts.to_vec();
         sorted.sort_by_key(|mount| mount.target.components().count());
         for mount in &mut sorted {
-            mount.target = self.place(&mount.target, Some(&mount.source)).map_err(at(&mount.target))?;
+            mount.target = self
+                .place(&mount.target, Some(&mount.source))
+                .map_err(at(&mount.target))?;
             self.placed.push(mount.clone());
         }
         self.place(working_dir, None).map_err(at(working_dir))?;
 
-        self.mount("make mounts private", "none", Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, None, false)?;
+        self.mount(
+            "make mounts private",
+            "none",
+            Path::new("/"),
+            None,
+            libc::MS_REC | libc::MS_PRIVATE,
+            None,
+            false,
+        )?;
         let submounts = self.submounts.clone();
         self.mount_layer(Path::new("/"), &merged)?;
         self.mount_below(Path::new("/"), &merged, &submounts)?;
         let proc = merged.join("proc");
         if isolation.pids {
-            self.mount("proc", "proc", &proc, Some("proc"), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC, None, false)?;
+            self.mount(
+                "proc",
+                "proc",
+                &proc,
+                Some("proc"),
+                libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+                None,
+                false,
+            )?;
         } else {
-            self.mount("proc", "/proc", &proc, None, libc::MS_BIND | libc::MS_REC, None, false)?;
+            self.mount(
+                "proc",
+                "/proc",
+                &proc,
+                None,
+                libc::MS_BIND | libc::MS_REC,
+                None,
+                false,
+            )?;
         }
         self.devices(&merged.join("dev"))?;
         for mount in &sorted {
             self.bind(mount, &merged)?;
         }
         let call = Call::Pivot(text(merged.as_os_str().as_bytes())?);
-        self.steps.push(Step { name: "change the root".to_owned(), call, optional: false });
+        self.steps.push(Step {
+            name: "change the root".to_owned(),
+            call,
+            optional: false,
+        });
         Ok(())
     }
 
     /// A `/dev` of the container's own: the usual devices, terminals, shared memory and mount points.
     fn devices(&mut self, dev: &Path) -> Result<(), LaunchError> {
-        self.mount("devices", "dev", dev, Some("tmpfs"), libc::MS_NOSUID, Some("mode=755,size=64k".to_owned()), false)?;
+        self.mount(
+            "devices",
+            "dev",
+            dev,
+            Some("tmpfs"),
+            libc::MS_NOSUID,
+            Some("mode=755,size=64k".to_owned()),
+            false,
+        )?;
         let entries = fs::read_dir("/dev").map_err(|error| LaunchError::stage("list /dev", error))?;
         for entry in entries.flatten() {
             let name = entry.file_name();
             let plain = name.to_string_lossy();
-            if !DEVICES.contains(&plain.as_ref()) && !ACCELERATORS.iter().any(|prefix| plain.starts_with(prefix)) {
+            if !DEVICES.contains(&plain.as_ref())
+                && !ACCELERATORS.iter().any(|prefix| plain.starts_with(prefix))
+            {
                 continue;
             }
             let place = dev.join(&name);
             let folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
             self.point(&place, folder)?;
-            self.mount("device", entry.path(), &place, None, libc::MS_BIND | libc::MS_REC, None, true)?;
+            self.mount(
+                "device",
+                entry.path(),
+                &place,
+                None,
+                libc::MS_BIND | libc::MS_REC,
+                None,
+                true,
+            )?;
         }
         self.point(&dev.join("pts"), true)?;
-        self.mount("terminals", "/dev/pts", &dev.join("pts"), None, libc::MS_BIND | libc::MS_REC, None, true)?;
+        self.mount(
+            "terminals",
+            "/dev/pts",
+            &dev.join("pts"),
+            None,
+            libc::MS_BIND | libc::MS_REC,
+            None,
+            true,
+        )?;
         self.point(&dev.join("shm"), true)?;
-        if !self.placed.iter().any(|mount| mount.target == Path::new("/dev/shm")) {
+        if !self
+            .placed
+            .iter()
+            .any(|mount| mount.target == Path::new("/dev/shm"))
+        {
             let flags = libc::MS_NOSUID | libc::MS_NODEV;
-            self.mount("shared memory", "shm", &dev.join("shm"), Some("tmpfs"), flags, Some("mode=1777".to_owned()), true)?;
+            self.mount(
+                "shared memory",
+                "shm",
+                &dev.join("shm"),
+                Some("tmpfs"),
+                flags,
+                Some("mode=1777".to_owned()),
+                true,
+            )?;
         }
         let links = [
             ("fd", "/proc/self/fd"),
@@ -161,8 +247,15 @@ impl Builder<'_> {
             ("ptmx", "pts/ptmx"),
         ];
         for (name, to) in links {
-            let call = Call::Link { path: text(dev.join(name).as_os_str().as_bytes())?, to: text(to.as_bytes())? };
-            self.steps.push(Step { name: format!("link /dev/{name}"), call, optional: true });
+            let call = Call::Link {
+                path: text(dev.join(name).as_os_str().as_bytes())?,
+                to: text(to.as_bytes())?,
+            };
+            self.steps.push(Step {
+                name: format!("link /dev/{name}"),
+                call,
+                optional: true,
+            });
         }
         for (path, folder) in std::mem::take(&mut self.device_points) {
             let rest = path.strip_prefix("/dev").unwrap_or(&path).to_owned();
@@ -178,8 +271,16 @@ impl Builder<'_> {
 
     fn point(&mut self, place: &Path, folder: bool) -> Result<(), LaunchError> {
         let path = text(place.as_os_str().as_bytes())?;
-        let call = if folder { Call::Folder(path) } else { Call::File(path) };
-        self.steps.push(Step { name: format!("make {}", place.display()), call, optional: true });
+        let call = if folder {
+            Call::Folder(path)
+        } else {
+            Call::File(path)
+        };
+        self.steps.push(Step {
+            name: format!("make {}", place.display()),
+            call,
+            optional: true,
+        });
         Ok(())
     }
 
@@ -200,14 +301,26 @@ impl Builder<'_> {
             flags,
             data: data.map(|data| text(data.as_bytes())).transpose()?,
         };
-        self.steps.push(Step { name: name.to_owned(), call, optional });
+        self.steps.push(Step {
+            name: name.to_owned(),
+            call,
+            optional,
+        });
         Ok(())
     }
 
     fn bind(&mut self, mount: &Mount, merged: &Path) -> Result<(), LaunchError> {
         let target = below(merged, &mount.target);
         let name = format!("mount {} on {}", mount.source.display(), mount.target.display());
-        self.mount(&name, &mount.source, &target, None, libc::MS_BIND | libc::MS_REC, None, false)?;
+        self.mount(
+            &name,
+            &mount.source,
+            &target,
+            None,
+            libc::MS_BIND | libc::MS_REC,
+            None,
+            false,
+        )?;
         if mount.read_only {
             // A user namespace may not drop the flags that the source's file system came with.
             let kept = nix::sys::statvfs::statvfs(&mount.source)
@@ -238,15 +351,31 @@ impl Builder<'_> {
         fs::create_dir_all(&upper)?;
         fs::create_dir_all(&work)?;
         like(at, &upper, self.privileged)?;
-        self.layers.push(Layer { at: at.to_owned(), upper, work });
+        self.layers.push(Layer {
+            at: at.to_owned(),
+            upper,
+            work,
+        });
         Ok(())
     }
 
     fn mount_layer(&mut self, at: &Path, target: &Path) -> Result<(), LaunchError> {
-        let Some(layer) = self.layers.iter().find(|layer| layer.at == at) else { return Ok(()) };
-        let escape = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,");
-        let mut data =
-            format!("lowerdir={},upperdir={},workdir={},volatile", escape(at), escape(&layer.upper), escape(&layer.work));
+        let Some(layer) = self.layers.iter().find(|layer| layer.at == at) else {
+            return Ok(());
+        };
+        let escape = |path: &Path| {
+            path.display()
+                .to_string()
+                .replace('\\', "\\\\")
+                .replace(':', "\\:")
+                .replace(',', "\\,")
+        };
+        let mut data = format!(
+            "lowerdir={},upperdir={},workdir={},volatile",
+            escape(at),
+            escape(&layer.upper),
+            escape(&layer.work)
+        );
         if !self.privileged {
             data.push_str(",userxattr");
         }
@@ -256,9 +385,14 @@ impl Builder<'_> {
 
     /// Puts the file systems that are mounted directly below `at` into place.
     fn mount_below(&mut self, at: &Path, target: &Path, submounts: &[PathBuf]) -> Result<(), LaunchError> {
-        let inside: Vec<&PathBuf> = submounts.iter().filter(|path| path.as_path() != at && path.starts_with(at)).collect();
+        let inside: Vec<&PathBuf> = submounts
+            .iter()
+            .filter(|path| path.as_path() != at && path.starts_with(at))
+            .collect();
         for path in &inside {
-            let nested = inside.iter().any(|other| other != path && path.starts_with(other));
+            let nested = inside
+                .iter()
+                .any(|other| other != path && path.starts_with(other));
             if nested || path.as_path() == Path::new("/proc") || path.starts_with("/dev") {
                 continue;
             }
@@ -269,7 +403,15 @@ impl Builder<'_> {
             } else {
                 // What we cannot reach, the container cannot either.
                 let name = format!("bind {}", path.display());
-                self.mount(&name, path, &place, None, libc::MS_BIND | libc::MS_REC, None, true)?;
+                self.mount(
+                    &name,
+                    path,
+                    &place,
+                    None,
+                    libc::MS_BIND | libc::MS_REC,
+                    None,
+                    true,
+                )?;
             }
         }
         Ok(())
@@ -312,7 +454,9 @@ impl Builder<'_> {
         if !self.layers.iter().any(|layer| layer.at == base) {
             self.add_layer(&base)?;
         }
-        let Some(layer) = self.layers.iter().find(|layer| layer.at == base) else { return Ok(real) };
+        let Some(layer) = self.layers.iter().find(|layer| layer.at == base) else {
+            return Ok(real);
+        };
         // The upper folders take the looks of those they cover.
         let rest = real.strip_prefix(&base).unwrap_or(&real);
         let (mut lower, mut upper) = (base.clone(), layer.upper.clone());
@@ -383,7 +527,11 @@ fn make(path: &Path, folder: bool) -> io::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::OpenOptions::new().create(true).append(true).open(path).map(drop)
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(drop)
 }
 
 fn like(model: &Path, path: &Path, privileged: bool) -> io::Result<()> {
@@ -400,7 +548,8 @@ fn below(root: &Path, path: &Path) -> PathBuf {
 }
 
 fn text(bytes: &[u8]) -> Result<CString, LaunchError> {
-    CString::new(bytes).map_err(|_| LaunchError::stage("a path holds a zero byte", io::ErrorKind::InvalidInput.into()))
+    CString::new(bytes)
+        .map_err(|_| LaunchError::stage("a path holds a zero byte", io::ErrorKind::InvalidInput.into()))
 }
 
 /// Where file systems are mounted, the root excepted.
@@ -411,7 +560,9 @@ fn submounts() -> io::Result<Vec<PathBuf>> {
 fn parse_mounts(mountinfo: &[u8]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in mountinfo.split(|byte| *byte == b'\n') {
-        let Some(path) = line.split(|byte| *byte == b' ').nth(4) else { continue };
+        let Some(path) = line.split(|byte| *byte == b' ').nth(4) else {
+            continue;
+        };
         let path = PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(path)));
         if path != Path::new("/") && !found.contains(&path) {
             found.push(path);
@@ -425,8 +576,13 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
-        let octal = |bytes: &[u8]| bytes.iter().try_fold(0u16, |sum, b| (b'0'..=b'7').contains(b).then(|| sum * 8 + u16::from(b - b'0')));
-        if *first == b'\\' && tail.len() >= 3
+        let octal = |bytes: &[u8]| {
+            bytes.iter().try_fold(0u16, |sum, b| {
+                (b'0'..=b'7').contains(b).then(|| sum * 8 + u16::from(b - b'0'))
+            })
+        };
+        if *first == b'\\'
+            && tail.len() >= 3
             && let Some(value) = octal(&tail[..3])
         {
             plain.push(value as u8);
@@ -448,7 +604,10 @@ pub fn remove_scratch(scratch: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        if path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"work")) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.as_bytes().starts_with(b"work"))
+        {
             // The kernel leaves a folder without permissions, which its owner cannot list.
             let inner = path.join("work");
             if inner.is_dir() {
@@ -466,6 +625,9 @@ mod tests {
     #[test]
     fn mount_points_are_read_with_their_escapes() {
         let table = b"22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:1 / /media/my\\040disk rw - ext4 x rw\n";
-        assert_eq!(parse_mounts(table), [PathBuf::from("/proc"), PathBuf::from("/media/my disk")]);
+        assert_eq!(
+            parse_mounts(table),
+            [PathBuf::from("/proc"), PathBuf::from("/media/my disk")]
+        );
     }
 }

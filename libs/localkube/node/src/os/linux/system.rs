@@ -12,13 +12,19 @@ use super::root::{plan_root, remove_scratch};
 use crate::os::{Isolation, LaunchError};
 
 pub fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// Orphans of this process's descendants come to it.
 pub fn become_subreaper() -> io::Result<()> {
     // SAFETY: prctl with constants.
-    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Leaves the session and process group of whoever started us.
@@ -30,7 +36,13 @@ pub fn new_session() -> io::Result<()> {
 pub fn send_signal(process: &OwnedFd, signal: i32) -> io::Result<()> {
     // SAFETY: pidfd_send_signal on an owned descriptor.
     let sent = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal,
+            ptr::null::<libc::siginfo_t>(),
+            0,
+        )
     };
     if sent == 0 {
         return Ok(());
@@ -44,12 +56,61 @@ pub fn send_signal(process: &OwnedFd, signal: i32) -> io::Result<()> {
 /// The number of processes that the kernel has killed for memory since boot.
 pub fn oom_kills() -> u64 {
     let table = fs::read_to_string("/proc/vmstat").unwrap_or_default();
-    table.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    table
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// A path for a unix socket in `folder`, however long that folder's own path is (108 bytes is the limit of the address).
 pub fn socket_address(folder: &fs::File, name: &str) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()))
+}
+
+/// Tells when something in a folder is written, made or renamed.
+#[derive(Debug)]
+pub struct FolderWatch(tokio::io::unix::AsyncFd<OwnedFd>);
+
+impl FolderWatch {
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        use std::os::fd::FromRawFd;
+        use std::os::unix::ffi::OsStrExt;
+        let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
+        // SAFETY: a new descriptor that is owned from here on; the path outlives the call.
+        let watch = unsafe {
+            let fd = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let watch = OwnedFd::from_raw_fd(fd);
+            if libc::inotify_add_watch(
+                fd,
+                path.as_ptr(),
+                libc::IN_MODIFY | libc::IN_CREATE | libc::IN_MOVE,
+            ) < 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            watch
+        };
+        // SAFETY: the result owns the descriptor.
+        Ok(Self(
+            unsafe { tokio::io::unix::AsyncFd::register(watch) }.map_err(io::Error::from)?,
+        ))
+    }
+
+    /// Returns after the next change, or at once if there was one since the last call.
+    pub async fn changed(&self) -> io::Result<()> {
+        let mut buffer = [0u8; 4096];
+        loop {
+            let mut ready = self.0.readable().await?;
+            match ready.try_io(|fd| nix::unistd::read(fd.get_ref(), &mut buffer).map_err(io::Error::from)) {
+                Ok(outcome) => return outcome.map(drop),
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 /// What the machine has.
@@ -69,7 +130,11 @@ pub fn capacity(folder: &Path) -> io::Result<Capacity> {
         .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
         .unwrap_or(0);
     let disk = nix::sys::statvfs::statvfs(folder).map_err(io::Error::from)?;
-    Ok(Capacity { cores, memory_bytes: memory << 10, disk_bytes: disk.blocks() as u64 * disk.fragment_size() as u64 })
+    Ok(Capacity {
+        cores,
+        memory_bytes: memory << 10,
+        disk_bytes: disk.blocks() as u64 * disk.fragment_size() as u64,
+    })
 }
 
 /// Tries what this machine allows, most first, by really starting `/bin/true` with a volume where nothing exists.
@@ -78,10 +143,18 @@ pub fn probe(scratch: &Path) -> Isolation {
     let mut notes = Vec::new();
     for user_namespace in if root { vec![false, true] } else { vec![true] } {
         for pids in [true, false] {
-            let isolation = Isolation { user_namespace, mounts: true, pids, hostname: true, notes: notes.clone() };
+            let isolation = Isolation {
+                user_namespace,
+                mounts: true,
+                pids,
+                hostname: true,
+                notes: notes.clone(),
+            };
             match try_isolation(&isolation, scratch) {
                 Ok(()) => return isolation,
-                Err(error) => notes.push(format!("user namespace {user_namespace}, pid namespace {pids}: {error}")),
+                Err(error) => notes.push(format!(
+                    "user namespace {user_namespace}, pid namespace {pids}: {error}"
+                )),
             }
         }
     }
@@ -100,7 +173,13 @@ fn try_isolation(isolation: &Isolation, scratch: &Path) -> Result<(), LaunchErro
         target: PathBuf::from("/ferroflow-probe/volume"),
         read_only: false,
     };
-    let root = plan_root(isolation, &folder, &[mount], Path::new("/ferroflow-probe/volume"), "probe")?;
+    let root = plan_root(
+        isolation,
+        &folder,
+        &[mount],
+        Path::new("/ferroflow-probe/volume"),
+        "probe",
+    )?;
     let (_peer, stdin) = UnixStream::pair().map_err(io)?;
     let stdio = Stdio {
         stdin: OwnedFd::from(stdin.try_clone().map_err(io)?),
@@ -113,7 +192,10 @@ fn try_isolation(isolation: &Isolation, scratch: &Path) -> Result<(), LaunchErro
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         working_dir: PathBuf::from("/ferroflow-probe/volume"),
         stdio,
-        space: Space::New { isolation: isolation.clone(), root },
+        space: Space::New {
+            isolation: isolation.clone(),
+            root,
+        },
     };
     let launched = launch(&command)?;
     let outcome = launched.wait().map_err(io)?;
@@ -121,6 +203,9 @@ fn try_isolation(isolation: &Isolation, scratch: &Path) -> Result<(), LaunchErro
     if outcome == super::WaitStatus::Exited(0) {
         Ok(())
     } else {
-        Err(LaunchError::stage("probe", io::Error::other(format!("/bin/true ended with {outcome:?}"))))
+        Err(LaunchError::stage(
+            "probe",
+            io::Error::other(format!("/bin/true ended with {outcome:?}")),
+        ))
     }
 }
