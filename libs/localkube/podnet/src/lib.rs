@@ -9,6 +9,10 @@
 //!    the children of the *thread* that installed it; the shim's other threads stay unfiltered),
 //! 2. another thread runs [`Supervisor::run`] with the listener that `install_filter` returned.
 //!
+//! Limits: datagrams that are sent to a Service without a `connect` do not arrive; a client that binds the wildcard with port 0 before it
+//! connects gets the Pod's address and cannot leave the machine; programs of another word size than the machine's are not filtered; for
+//! an ordinary user the filter sets `no_new_privs`, so `sudo` does not work in a Pod.
+//!
 //! Where a filter must be installed in a forked child instead, [`send_listener`] and [`receive_listener`] carry the listener to the shim.
 
 mod address;

@@ -465,3 +465,43 @@ async fn a_users_runtime_image_wins_and_its_faults_are_told() {
     };
     assert_eq!(without.prepare(request).await.unwrap().kind, RuntimeKind::Python);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_is_killed_harms_nobody() {
+    let machine = Machine::new().await;
+    let mut config = config(&machine.dir.path().join("cache")).await;
+    // a uv that says that it started and then waits to be let go
+    let (started, go) = (machine.dir.path().join("started"), machine.dir.path().join("go"));
+    let real = config
+        .uv
+        .clone()
+        .map_or_else(|| "uv".to_owned(), |p| p.display().to_string());
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in --version) ;; *) : > {}; while ! [ -e {} ]; do sleep 0.02; done;; esac\nexec {real} \"$@\"\n",
+        started.display(),
+        go.display()
+    );
+    let slow = machine.dir.path().join("slow-uv");
+    std::fs::write(&slow, script).unwrap();
+    std::fs::set_permissions(&slow, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    config.uv = Some(slow);
+    let slow = Machine {
+        runtimes: Runtimes::open_detached(config).await.unwrap(),
+        ..machine
+    };
+
+    let a = slow.container("a", "python:3.11").await;
+    let mut child = a.command("exec python3 -m pip install -q tiny").spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !started.exists() {
+        assert!(Instant::now() < deadline, "pip did not start uv");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::write(&go, "").unwrap();
+    assert!(!a.run("python3 -c 'import tiny'").status.success());
+    a.ok("python3 -m pip install -q tiny && python3 -c 'import tiny'");
+    let b = slow.container("b", "python:3.11").await;
+    b.ok("python3 -m pip install -q tiny && python3 -c 'import tiny'");
+}
