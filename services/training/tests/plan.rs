@@ -1,5 +1,12 @@
 //! The plan of a job: Pods, environment, statuses.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests"
+)]
+
 use std::collections::BTreeMap;
 
 use ferroflow_training::domain::job::Job;

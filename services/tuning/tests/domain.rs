@@ -1,5 +1,12 @@
 //! Algorithms, experiments and validation.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::needless_pass_by_value,
+    reason = "helpers of tests"
+)]
+
 use std::collections::{BTreeMap, HashSet};
 
 use ferroflow_api::crd::tuning::{

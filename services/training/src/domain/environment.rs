@@ -20,6 +20,7 @@ pub struct EnvironmentError {
     port: &'static str,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "numbers and texts alike")]
 fn var(name: &str, value: impl ToString) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
