@@ -1,0 +1,19 @@
+//! `cargo xtask bench`: each figure beside a peer's in the same run.
+
+use crate::command::{command, root, run as execute};
+use crate::{build, python};
+
+/// Builds optimised, runs `e2e/bench`, and writes docs/benchmarks.md.
+pub fn run() -> anyhow::Result<()> {
+    let program = build::all(true)?;
+    let bench = root().join("e2e/bench");
+    let python = python::environment(&bench.join("requirements.txt"))?;
+    execute(
+        command(python)
+            .arg(bench.join("run.py"))
+            .arg("--ferroflow")
+            .arg(program)
+            .arg("--write")
+            .arg(root().join("docs/benchmarks.md")),
+    )
+}
