@@ -56,7 +56,7 @@ pub struct FieldError {
     pub kind: FieldErrorKind,
     /// Path in Kubernetes' notation: `spec.containers[0].image`, `metadata.labels[a/b]`; `<nil>` for none.
     pub field: String,
-    /// The value, for the kinds that print it.
+    /// The value, for the kinds that print it; without one those print no value either.
     pub value: Option<Value>,
     pub detail: String,
 }
@@ -85,11 +85,9 @@ impl FieldError {
     pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Forbidden, field, None, detail)
     }
-    /// `<field>: Unsupported value: <value>: supported values: "A", "B"` (the values are sorted here, as Kubernetes does)
+    /// `<field>: Unsupported value: <value>: supported values: "A", "B"` (in the order given)
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut names: Vec<&str> = supported.to_vec();
-        names.sort_unstable();
-        let names: Vec<String> = names.iter().map(|n| format!("{n:?}")).collect();
+        let names: Vec<String> = supported.iter().map(|n| format!("{n:?}")).collect();
         let detail =
             if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
         Self::new(FieldErrorKind::NotSupported, field, Some(value.into()), detail)
@@ -112,9 +110,9 @@ impl FieldError {
             self.kind,
             FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
         );
-        if shows_value {
+        if let Some(value) = self.value.as_ref().filter(|_| shows_value) {
             out.push_str(": ");
-            out.push_str(&printed(self.value.as_ref().unwrap_or(&Value::Null)));
+            out.push_str(&printed(value));
         }
         if !self.detail.is_empty() {
             out.push_str(": ");
@@ -201,7 +199,7 @@ mod tests {
         let p = FieldPath::new("spec").child("containers").index(0).child("image");
         assert_eq!(FieldError::required(&p, "").to_string(), "spec.containers[0].image: Required value");
         assert_eq!(
-            FieldError::not_supported("spec.restartPolicy", "x", &["Never", "Always"]).to_string(),
+            FieldError::not_supported("spec.restartPolicy", "x", &["Always", "Never"]).to_string(),
             r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never""#
         );
         assert_eq!(

@@ -26,6 +26,11 @@ fn longer_than(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
+/// Names are measured in characters, labels in bytes.
+fn name_longer_than(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
 /// Problems of a label value, in Kubernetes' words.
 pub fn label_value_problems(v: &str) -> Vec<String> {
     let mut out = Vec::new();
@@ -74,7 +79,7 @@ pub fn qualified_name_problems(k: &str) -> Vec<String> {
 pub fn subdomain_problems(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 253 {
-        out.push(longer_than(253));
+        out.push(name_longer_than(253));
     }
     if !s.split('.').all(|p| edges_and_middle(p, lower_alnum, "-")) {
         out.push(SUBDOMAIN.to_owned());
@@ -86,10 +91,11 @@ pub fn subdomain_problems(s: &str) -> Vec<String> {
 pub fn label_problems(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 63 {
-        out.push(longer_than(63));
+        out.push(name_longer_than(63));
     }
     if !edges_and_middle(s, lower_alnum, "-") {
-        out.push(LABEL.to_owned());
+        let dotted = s.split('.').all(|p| edges_and_middle(p, lower_alnum, "-"));
+        out.push(if dotted { "must not contain dots".to_owned() } else { LABEL.to_owned() });
     }
     out
 }
@@ -98,7 +104,7 @@ pub fn label_problems(s: &str) -> Vec<String> {
 pub fn label_1035_problems(s: &str) -> Vec<String> {
     let mut out = Vec::new();
     if s.len() > 63 {
-        out.push(longer_than(63));
+        out.push(name_longer_than(63));
     }
     if !edges_and_middle(s, lower_alnum, "-") || s.starts_with(|c: char| c.is_ascii_digit()) {
         out.push(LABEL_1035.to_owned());

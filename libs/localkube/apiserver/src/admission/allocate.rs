@@ -98,7 +98,7 @@ pub(crate) async fn services<'a>(
         .filter_map(|p| p["nodePort"].as_i64())
         .collect();
     let range = server.inner.config.node_ports.clone();
-    if let Some(ports) = spec["ports"].as_array_mut() {
+    if let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) {
         for (i, port) in ports.iter_mut().enumerate() {
             let given = port["nodePort"].as_i64().unwrap_or(0);
             if !wants_ports {

@@ -292,14 +292,22 @@ async fn mutate_once(
     sub: &str,
 ) -> ApiResult<()> {
     let Some(response) = ask(server, ctx, hook, operation, Some(obj), old, sub).await? else { return Ok(()) };
-    let Some(encoded) = response["patch"].as_str().filter(|p| !p.is_empty()) else { return Ok(()) };
+    let encoded = &response["patch"];
+    if encoded.is_null() || encoded.as_str().is_some_and(str::is_empty) {
+        return Ok(());
+    }
     let failed = |why: String| ApiError::internal(format!("failed calling webhook {:?}: {why}", hook.name));
     if response["patchType"] != "JSONPatch" {
         return Err(failed(format!("webhook returned response.patch but not response.patchType {:?}", "JSONPatch")));
     }
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .map_err(|e| failed(format!("response.patch is not base64: {e}")))?;
+    // Go reads bytes from a list of numbers as well, which is how kube-rs writes them.
+    let bytes = match encoded.as_str() {
+        Some(text) => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .map_err(|e| failed(format!("response.patch is not base64: {e}")))?,
+        None => serde_json::from_value::<Vec<u8>>(encoded.clone())
+            .map_err(|e| failed(format!("response.patch is not bytes: {e}")))?,
+    };
     let patch: Value = serde_json::from_slice(&bytes).map_err(|e| failed(format!("response.patch is not JSON: {e}")))?;
     let own = ctx.res.api_version();
     crate::patch::json_patch(obj, &patch).map_err(|e| failed(e.message().to_owned()))?;

@@ -1,5 +1,6 @@
 //! The API server through `kube::Client` in process.
 
+mod apply;
 mod crud;
 mod crds;
 mod durability;
