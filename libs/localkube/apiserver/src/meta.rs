@@ -144,6 +144,9 @@ fn labels(map: &Map<String, Value>, path: &FieldPath, out: &mut Vec<FieldError>)
     }
 }
 
+/// Groups whose objects Kubernetes holds to its own finalizer names; custom resources may have any.
+const CORE_GROUPS: [&str; 4] = ["", "apps", "batch", "autoscaling"];
+
 /// Validates metadata of a new object or of the new state of one.
 pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Vec<FieldError> {
     let mut out = Vec::new();
@@ -195,8 +198,7 @@ pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Ve
     }
     let at = path.child("ownerReferences");
     let mut controllers: Vec<String> = Vec::new();
-    for (i, owner) in meta["ownerReferences"].as_array().into_iter().flatten().enumerate() {
-        let at = at.index(i);
+    for owner in meta["ownerReferences"].as_array().into_iter().flatten() {
         for (field, text) in
             [("apiVersion", "version must not be empty"), ("kind", ""), ("name", ""), ("uid", "")]
         {
@@ -224,8 +226,17 @@ pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Ve
         ));
     }
     let at = path.child("finalizers");
-    for finalizer in meta["finalizers"].as_array().into_iter().flatten() {
+    for (i, finalizer) in meta["finalizers"].as_array().into_iter().flatten().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
+        let standard = matches!(text, "kubernetes" | "orphan" | "foregroundDeletion");
+        if !text.contains('/') && !standard && !text.is_empty() && CORE_GROUPS.contains(&group) {
+            out.push(FieldError::invalid(
+                at.index(i),
+                text,
+                "name is neither a standard finalizer name nor is it fully qualified",
+            ));
+            continue;
+        }
         for problem in qualified_name_problems(text) {
             out.push(FieldError::invalid(&at, text, problem));
         }

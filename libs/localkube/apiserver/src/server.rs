@@ -102,6 +102,8 @@ pub(crate) struct Inner {
     pub backends: RwLock<HashMap<(String, String), Router>>,
     /// Held while an address or node port is chosen and stored.
     pub allocation: tokio::sync::Mutex<()>,
+    /// Held while a quota is checked and the object is stored.
+    pub quota: tokio::sync::Mutex<()>,
     /// Held while the registry follows a definition, so that the newest one wins.
     pub crds: parking_lot::Mutex<()>,
     pub openapi: crate::openapi::Documents,
@@ -138,6 +140,7 @@ impl ApiServer {
                 rbac_stale: AtomicBool::new(true),
                 backends: RwLock::new(HashMap::new()),
                 allocation: tokio::sync::Mutex::new(()),
+                quota: tokio::sync::Mutex::new(()),
                 crds: parking_lot::Mutex::new(()),
                 openapi: crate::openapi::Documents::default(),
                 protobuf: crate::protobuf::Layouts::default(),

@@ -48,6 +48,13 @@ pub fn default_number(value: &mut Value, name: &str, to: i64) {
     }
 }
 
+/// Sets a field that is absent; `null` is a value here, as where Go prints an empty time.
+pub fn default_absent(value: &mut Value, name: &str, to: Value) {
+    if let Some(map) = value.as_object_mut() {
+        map.entry(name).or_insert(to);
+    }
+}
+
 /// Runs `change` on each item of a list.
 pub fn each(value: &mut Value, name: &str, mut change: impl FnMut(&mut Value)) {
     if let Some(items) = value.get_mut(name).and_then(Value::as_array_mut) {
@@ -255,6 +262,10 @@ pub fn empty_selector(value: &Value) -> bool {
 
 /// Whether a `LabelSelector` accepts labels; `None` when the selector cannot be read.
 pub fn selects(selector: &Value, labels: &Value) -> Option<bool> {
+    if selector.is_null() {
+        // No selector selects nothing.
+        return Some(false);
+    }
     LabelSelector::from_object(selector)
         .ok()
         .map(|selector| selector.matches(labels.as_object()))

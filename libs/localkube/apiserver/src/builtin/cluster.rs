@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{
-    age, amount, default, immutable, list, name, non_negative, object, present, same, spec_path, text,
-};
+use super::checks::{age, amount, default, default_absent, each, immutable, list, name, non_negative, object, present, same, spec_path, text};
 use crate::field_error::{FieldError, FieldPath};
 use crate::kinds::{Column, KindRules};
 
@@ -24,6 +22,10 @@ pub struct LimitRange;
 pub struct PriorityClass;
 /// Rules of ControllerRevisions.
 pub struct ControllerRevision;
+/// Rules of NetworkPolicies.
+pub struct NetworkPolicy;
+/// Rules of HorizontalPodAutoscalers.
+pub struct Autoscaler;
 /// Rules of PodDisruptionBudgets.
 pub struct DisruptionBudget;
 
@@ -109,6 +111,13 @@ impl KindRules for Node {
 
     fn prepare_create(&self, obj: &mut Value) {
         let _made = object(obj, "spec");
+        if object(obj, "status").is_some() {
+            default_absent(&mut obj["status"], "daemonEndpoints", json!({"kubeletEndpoint": {"Port": 0}}));
+            let info = ["architecture", "bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion", "machineID",
+                "operatingSystem", "osImage", "systemUUID"];
+            let empty: serde_json::Map<String, Value> = info.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
+            default_absent(&mut obj["status"], "nodeInfo", Value::Object(empty));
+        }
         // What the admission plugin TaintNodesByCondition adds until the node lifecycle controller looks.
         let taint = json!({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"});
         let held = list(&obj["spec"], "taints")
@@ -230,6 +239,16 @@ impl KindRules for Node {
 }
 
 impl KindRules for Event {
+    fn default(&self, obj: &mut Value) {
+        for field in ["eventTime", "firstTimestamp", "lastTimestamp"] {
+            default_absent(obj, field, Value::Null);
+        }
+        for field in ["reportingComponent", "reportingInstance"] {
+            default_absent(obj, field, json!(""));
+        }
+        default_absent(obj, "source", json!({}));
+    }
+
     fn validate_create(&self, obj: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let about = text(&obj["involvedObject"], "namespace");
@@ -410,7 +429,7 @@ impl KindRules for LimitRange {
         if object(obj, "spec").is_none() {
             return;
         }
-        super::checks::each(&mut obj["spec"], "limits", |item| {
+        each(&mut obj["spec"], "limits", |item| {
             if text(item, "type") != "Container" {
                 return;
             }
@@ -520,6 +539,39 @@ impl KindRules for ControllerRevision {
             }
         });
         vec![name(obj), json!(owner), obj["revision"].clone(), age(obj, now)]
+    }
+}
+
+impl KindRules for NetworkPolicy {
+    fn default(&self, obj: &mut Value) {
+        if object(obj, "spec").is_none() {
+            return;
+        }
+        let spec = &mut obj["spec"];
+        for field in ["ingress", "egress"] {
+            each(spec, field, |rule| each(rule, "ports", |one| default(one, "protocol", json!("TCP"))));
+        }
+        if list(spec, "policyTypes").is_empty() {
+            let both = !list(spec, "egress").is_empty();
+            spec["policyTypes"] = if both { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+        }
+    }
+}
+
+impl KindRules for Autoscaler {
+    fn default(&self, obj: &mut Value) {
+        if object(obj, "spec").is_none() {
+            return;
+        }
+        default(&mut obj["spec"], "minReplicas", json!(1));
+        if list(&obj["spec"], "metrics").is_empty() {
+            obj["spec"]["metrics"] =
+                json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+        }
+    }
+
+    fn prepare_create(&self, obj: &mut Value) {
+        obj["status"] = json!({"currentMetrics": null, "desiredReplicas": 0});
     }
 }
 

@@ -242,7 +242,7 @@ fn failure_policy(errors: &mut Vec<FieldError>, spec: &Value, path: &FieldPath) 
             errors.push(FieldError::new(
                 FieldErrorKind::Invalid,
                 &path,
-                Some(rule.clone()),
+                None,
                 "specifying one of OnExitCodes and OnPodConditions is required",
             ));
         }
@@ -339,6 +339,8 @@ impl KindRules for Job {
         }
         let uid = obj["metadata"]["uid"].clone();
         let own_name = obj["metadata"]["name"].clone();
+        // In Go the Job's labels are the template's own map when they came from there, and so get these too.
+        let shared = obj["metadata"]["labels"].is_object() && obj["metadata"]["labels"] == obj["spec"]["template"]["metadata"]["labels"];
         let spec = &mut obj["spec"];
         if let Some(labels) = object(spec, "template")
             .and_then(|template| template.get_mut("metadata"))
@@ -355,6 +357,9 @@ impl KindRules for Job {
             && let Some(labels) = object(&mut spec["selector"], "matchLabels")
         {
             labels.entry(UID_LABELS[1]).or_insert(uid);
+        }
+        if shared {
+            obj["metadata"]["labels"] = obj["spec"]["template"]["metadata"]["labels"].clone();
         }
     }
 

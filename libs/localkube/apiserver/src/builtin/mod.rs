@@ -209,7 +209,7 @@ pub fn kinds() -> Vec<BuiltinKind> {
         "horizontalpodautoscalers",
         &["hpa"],
         "nsa",
-        none(),
+        Arc::new(cluster::Autoscaler),
     );
     add(
         "networking.k8s.io",
@@ -236,7 +236,7 @@ pub fn kinds() -> Vec<BuiltinKind> {
         "networkpolicies",
         &["netpol"],
         "ng",
-        none(),
+        Arc::new(cluster::NetworkPolicy),
     );
     add(
         "policy",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{age, immutable, list, name, object, same, spec_path, text};
+use super::checks::{age, default_absent, each, immutable, list, name, object, same, spec_path, text};
 use super::{pod_defaults, pod_validation};
 use crate::field_error::{FieldError, FieldPath};
 use crate::kinds::{Column, KindRules};
@@ -16,13 +16,20 @@ impl KindRules for Pod {
             pod_defaults::spec(&mut obj["spec"]);
             pod_defaults::pod(&mut obj["spec"]);
         }
+        if let Some(status) = obj.get_mut("status").filter(|status| status.is_object()) {
+            default_status(status);
+        }
     }
 
     fn prepare_create(&self, obj: &mut Value) {
         pod_defaults::admit(&mut obj["spec"]);
+        if obj["spec"]["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+            obj["spec"]["terminationGracePeriodSeconds"] = json!(1);
+        }
         obj["status"] = json!({"phase": "Pending", "qosClass": pod_defaults::qos(&obj["spec"])});
         if !list(&obj["spec"], "schedulingGates").is_empty() {
             obj["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "lastProbeTime": null, "lastTransitionTime": crate::times::now(),
                 "message": "Scheduling is blocked due to non-empty scheduling gates"}]);
         }
     }
@@ -187,6 +194,28 @@ impl KindRules for Pod {
             or_none(text(status, "nominatedNodeName")),
             json!("<none>"),
         ]
+    }
+}
+
+/// Fields of a status that Go always prints.
+fn default_status(status: &mut Value) {
+    each(status, "conditions", |condition| {
+        default_absent(condition, "lastProbeTime", Value::Null);
+        default_absent(condition, "lastTransitionTime", Value::Null);
+    });
+    for field in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
+        each(status, field, |one| {
+            for (name, to) in [
+                ("image", json!("")),
+                ("imageID", json!("")),
+                ("lastState", json!({})),
+                ("ready", json!(false)),
+                ("restartCount", json!(0)),
+                ("state", json!({})),
+            ] {
+                default_absent(one, name, to);
+            }
+        });
     }
 }
 

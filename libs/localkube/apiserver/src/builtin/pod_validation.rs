@@ -391,7 +391,7 @@ fn ports(errors: &mut Errors, container: &Value, path: &FieldPath) {
         if host != 0 {
             port_number(errors, host, &path.child("hostPort"));
         }
-        one_of(errors, one, &path, "protocol", &["TCP", "UDP", "SCTP"]);
+        one_of(errors, one, &path, "protocol", &["SCTP", "TCP", "UDP"]);
     }
 }
 
@@ -600,6 +600,7 @@ pub fn resources(errors: &mut Errors, value: &Value, path: &FieldPath) {
             let problems = meta::qualified_name_problems(name);
             if problems.is_empty() {
                 if !known(name) {
+                    errors.push(FieldError::invalid(&here, name.as_str(), "must be a standard resource type or fully qualified"));
                     errors.push(FieldError::invalid(
                         &here,
                         name.as_str(),
@@ -851,7 +852,7 @@ mod tests {
         assert_eq!(
             restart,
             [
-                r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never", "OnFailure""#
+                r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "OnFailure", "Never""#
             ]
         );
         let mount = errors(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::checks::{
-    age, default, each, immutable, label, labels, list, name, object, one_of, pairs, port, port_number,
+    age, default, default_absent, each, immutable, label, labels, list, name, object, one_of, pairs, port, port_number,
     present, spec_path, subdomain, text,
 };
 use crate::field_error::FieldError;
@@ -76,7 +76,7 @@ impl Service {
                 one["port"].as_i64().unwrap_or(0),
                 &path.child("port"),
             );
-            one_of(&mut errors, one, &path, "protocol", &["TCP", "UDP", "SCTP"]);
+            one_of(&mut errors, one, &path, "protocol", &["SCTP", "TCP", "UDP"]);
             port(&mut errors, &one["targetPort"], &path.child("targetPort"));
             if let Some(application) = one["appProtocol"].as_str() {
                 let problems = meta::qualified_name_problems(application);
@@ -107,7 +107,7 @@ impl Service {
             spec,
             &path,
             "type",
-            &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"],
+            &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
         );
         if kind == "ClusterIP" {
             for (at, one) in ports.iter().enumerate() {
@@ -400,9 +400,8 @@ impl KindRules for EndpointSlice {
             }
             default(one, "protocol", json!("TCP"));
         });
-        if obj["endpoints"].is_null() {
-            obj["endpoints"] = Value::Null;
-        }
+        default_absent(obj, "endpoints", Value::Null);
+        each(obj, "endpoints", |one| default_absent(one, "conditions", json!({})));
     }
 
     fn validate_create(&self, obj: &Value) -> Vec<FieldError> {

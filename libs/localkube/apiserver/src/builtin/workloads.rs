@@ -407,7 +407,6 @@ impl KindRules for StatefulSet {
             }
             if text(strategy, "type") == "RollingUpdate" && strategy["rollingUpdate"].is_object() {
                 default(&mut strategy["rollingUpdate"], "partition", json!(0));
-                default(&mut strategy["rollingUpdate"], "maxUnavailable", json!(1));
             }
         }
         if object(spec, "persistentVolumeClaimRetentionPolicy").is_some() {

@@ -148,3 +148,23 @@ async fn services_get_addresses() {
     assert_eq!(code, 422);
     assert!(status["message"].as_str().unwrap().contains("provided IP is already allocated"));
 }
+
+#[tokio::test]
+async fn quotas_limit_pods() {
+    let s = server().await;
+    s.ok("POST", "/api/v1/namespaces/default/resourcequotas", json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "1", "requests.cpu": "1"}}})).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = |name: &str, cpu: &str| json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "busybox", "resources": {"requests": {"cpu": cpu}}}]}});
+    let (code, status) = s.fails("POST", pods, pod("a", "2")).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        status["message"],
+        "pods \"a\" is forbidden: exceeded quota: q, requested: requests.cpu=2, used: requests.cpu=0, limited: requests.cpu=1"
+    );
+    s.ok("POST", pods, pod("a", "500m")).await;
+    let (_, status) = s.fails("POST", pods, pod("b", "100m")).await;
+    assert_eq!(status["message"], "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1");
+    let plain = json!({"metadata": {"name": "d"}, "spec": {"containers": [{"name": "c", "image": "busybox"}]}});
+    let (_, status) = s.fails("POST", pods, plain).await;
+    assert_eq!(status["message"], "pods \"d\" is forbidden: failed quota: q: must specify requests.cpu for: c");
+}
