@@ -110,6 +110,26 @@ pub(crate) fn training(adapters: &dyn Adapters, cancel: &CancellationToken) -> P
     }
 }
 
+pub(crate) async fn tuning(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    let deps = ferroflow_tuning::Deps {
+        client: adapters.client("tuning"),
+        db: open_db(adapters, "tuning", ferroflow_tuning::Tuning::MIGRATIONS).await?,
+        authorizer: authorizer(adapters, "tuning"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+    };
+    let service = ferroflow_tuning::Tuning::new(deps, ferroflow_tuning::Options::default());
+    Ok(Part {
+        name: "tuning",
+        rest: Some(service.rest()),
+        grpc: service.grpc(),
+        grpc_services: ferroflow_tuning::Tuning::GRPC_SERVICES,
+        webhooks: Some(service.webhooks()),
+        run: Box::pin(service.run(cancel.clone())),
+    })
+}
+
 pub(crate) fn serving(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
     let config = ferroflow_serving::ServingConfig {
         port: adapters.public_port(),
@@ -135,12 +155,36 @@ pub(crate) fn serving(adapters: &dyn Adapters, cancel: &CancellationToken) -> an
     })
 }
 
+pub(crate) async fn artifacts(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    use ferroflow_artifacts::{Artifacts, Deps, Options};
+    let environment = ferroflow_blob::Options::from_env(std::env::vars());
+    let deps = Deps {
+        db: open_db(adapters, "artifacts", Artifacts::MIGRATIONS).await?,
+        blob: ferroflow_blob::open(&adapters.artifacts(), &environment)?,
+        authorizer: authorizer(adapters, "artifacts"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+    };
+    let service = Artifacts::new(deps, Options::default()).await?;
+    Ok(Part {
+        name: "artifacts",
+        rest: Some(service.rest()),
+        grpc: service.grpc(),
+        grpc_services: Artifacts::GRPC_SERVICES,
+        webhooks: None,
+        run: Box::pin(service.run(cancel.clone())),
+    })
+}
+
 /// Builds every service.
 pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
     Ok(vec![
         profiles(adapters, cancel),
         notebooks(adapters, cancel),
         training(adapters, cancel),
+        tuning(adapters, cancel).await?,
         serving(adapters, cancel)?,
+        artifacts(adapters, cancel).await?,
     ])
 }
