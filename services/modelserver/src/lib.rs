@@ -2,11 +2,12 @@
 //!
 //! - [`codec`] and [`json`]: requests straight from bytes into contiguous typed buffers, and back;
 //! - [`xgboost`]: a tree walker of our own; [`model`]: engines behind one interface;
-//! - [`server`]: HTTP/1.1. A client's fault is always a 4xx that names the model, the tensor and the field.
+//! - [`server`]: HTTP/1.1; [`grpc`]: V2 over gRPC. A client's fault is always a 4xx that names the model, the tensor and the field.
 
 pub mod args;
 pub mod codec;
 pub mod fetch;
+pub mod grpc;
 pub mod json;
 pub mod model;
 pub mod protocol;
@@ -93,6 +94,22 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {address}"))?;
     let http = tokio::spawn(server::serve(server.clone(), listener_said(listener)?));
+    let grpc = match serve.grpc_port {
+        Some(port) => {
+            let address = SocketAddr::new(serve.host, port);
+            let listener = TcpListener::bind(address)
+                .await
+                .with_context(|| format!("cannot listen on {address}"))?;
+            let address = listener.local_addr().context("no local address")?;
+            let _closed = writeln!(std::io::stdout(), "listening on grpc://{address}");
+            Some(tokio::spawn(grpc::serve(
+                server.clone(),
+                listener,
+                stopping.clone(),
+            )))
+        }
+        None => None,
+    };
     let name = serve.model_name.clone();
     let loading = tokio::spawn(async move { load(&serve).await });
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
@@ -114,8 +131,20 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
     }
     stop.await;
     stopping.cancel();
-    match tokio::time::timeout(GRACE, http).await {
-        Ok(ended) => ended.context("the server stopped")?.context("the server failed"),
+    let ended = async {
+        http.await
+            .context("the server stopped")?
+            .context("the server failed")?;
+        match grpc {
+            Some(grpc) => grpc
+                .await
+                .context("the gRPC server stopped")?
+                .context("the gRPC server failed"),
+            None => Ok(()),
+        }
+    };
+    match tokio::time::timeout(GRACE, ended).await {
+        Ok(ended) => ended,
         Err(_) => {
             tracing::warn!("requests were cut off after {} s", GRACE.as_secs());
             Ok(())

@@ -1,4 +1,5 @@
 //! The model server over real sockets, with a small model that xgboost trained.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use ferroflow_modelserver::model::{Model, XgboostModel};
 use ferroflow_modelserver::server::{Limits, Server, serve};

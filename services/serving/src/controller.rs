@@ -116,6 +116,10 @@ async fn reconcile(service: Arc<InferenceService>, context: Arc<Context>) -> Res
     }
     let namespace = service.namespace().unwrap_or_default();
     let now = context.clock.now();
+    // Objects that were made before the webhook was there are read as it would have changed them.
+    let value = serde_json::to_value(&*service).map_err(anyhow::Error::from)?;
+    let service: InferenceService =
+        serde_json::from_value(domain::with_defaults(value)).map_err(anyhow::Error::from)?;
     let chosen = match &service.spec.predictor.model {
         Some(_) => runtime(&context.client, &service, now).await?.map(Some),
         None => Ok(None),
@@ -127,6 +131,10 @@ async fn reconcile(service: Arc<InferenceService>, context: Arc<Context>) -> Res
     let deployments: Api<Deployment> = Api::namespaced(context.client.clone(), &namespace);
     let name = format!("{}-predictor", service.name_any());
     let mut deployment = None;
+    if let (None, None, true) = (&failure, &runtime, service.spec.predictor.containers.is_empty()) {
+        let message = "spec.predictor has neither a model nor containers".to_owned();
+        failure = Some(Failure { reason: FailureReason::InvalidPredictorSpec, message });
+    }
     if failure.is_none() {
         let secret = credentials::ensure(&context.client, context.artifacts.as_ref(), &service, now).await?;
         match domain::deployment(&service, runtime.as_ref(), secret.as_deref(), &context.config) {

@@ -4,7 +4,7 @@ mod v1;
 mod v2;
 
 pub use v1::{Wanted, read_v1, write_records, write_v1};
-pub use v2::{Encoded, read_v2, write_model, write_v2};
+pub use v2::{Encoded, read_v2, unknown_output, write_model, write_v2};
 
 use crate::json::ArrayError;
 use crate::protocol::{ElementProblem, InferError, JsonProblem};

@@ -401,6 +401,19 @@ pub struct Encoded {
     pub json_length: Option<usize>,
 }
 
+/// The error for an output that the model does not have.
+pub fn unknown_output(name: &str, outputs: &[Tensor]) -> InferError {
+    let known: Vec<String> = outputs
+        .iter()
+        .map(|output| format!("{:?}", output.name))
+        .collect();
+    let text = format!(
+        "{name:?} is not an output of this model, which has {}",
+        known.join(", ")
+    );
+    InferError::field("outputs", text)
+}
+
 /// Writes the outputs that the request asks for, in its order.
 pub fn write_v2(model: &str, request: &InferRequest, outputs: &[Tensor]) -> Result<Encoded, InferError> {
     let mut chosen: Vec<(&Tensor, bool)> = Vec::with_capacity(outputs.len());
@@ -409,16 +422,7 @@ pub fn write_v2(model: &str, request: &InferRequest, outputs: &[Tensor]) -> Resu
     }
     for wanted in &request.outputs {
         let Some(output) = outputs.iter().find(|output| output.name == wanted.name) else {
-            let known: Vec<String> = outputs
-                .iter()
-                .map(|output| format!("{:?}", output.name))
-                .collect();
-            let text = format!(
-                "{:?} is not an output of this model, which has {}",
-                wanted.name,
-                known.join(", ")
-            );
-            return Err(InferError::field("outputs", text));
+            return Err(unknown_output(&wanted.name, outputs));
         };
         chosen.push((output, wanted.binary.unwrap_or(request.binary_output)));
     }

@@ -83,7 +83,7 @@ pub fn write_data(out: &mut Vec<u8>, data: &Data, range: std::ops::Range<usize>)
         Data::Uint8(values) => integers!(out, &values[range]),
         Data::Bool(values) => {
             list(out, &values[range], |out, value| {
-                out.extend_from_slice(if value { b"true" } else { b"false" })
+                out.extend_from_slice(if value { b"true" } else { b"false" });
             });
         }
         Data::Bytes(values) => {

@@ -107,7 +107,7 @@ impl OnnxModel {
             match describe(output.name(), output.dtype()) {
                 Some(tensor) if tensor.datatype != Datatype::Fp16 => spec.outputs.push(tensor),
                 _ => {
-                    tracing::warn!(output = output.name(), kind = %output.dtype(), "an output that is no plain tensor is left out")
+                    tracing::warn!(output = output.name(), kind = %output.dtype(), "an output that is no plain tensor is left out");
                 }
             }
         }

@@ -4,9 +4,10 @@ mod body;
 mod metrics;
 mod routes;
 
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Protocol};
 
 use crate::model::Model;
+use crate::protocol::{Fault, InferError};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -65,6 +66,28 @@ impl Server {
     /// The model, once it is loaded.
     pub fn model(&self) -> Option<&Model> {
         self.model.get()
+    }
+
+    /// The model by its name and version; an empty version means any.
+    pub fn named(&self, name: &str, version: &str) -> Result<&Model, InferError> {
+        if name != self.name {
+            let text = format!(
+                "model {name:?} does not exist here; this server has {:?}",
+                self.name
+            );
+            return Err(InferError::new(Fault::NotFound, text));
+        }
+        if !version.is_empty() && version != "1" {
+            let text = format!("model version {version:?} does not exist here; this server has \"1\"");
+            return Err(InferError::new(Fault::NotFound, text));
+        }
+        match self.model.get() {
+            Some(model) if self.ready() => Ok(model),
+            _ => Err(InferError::new(
+                Fault::Unavailable,
+                format!("model {name:?} is not ready"),
+            )),
+        }
     }
 
     /// Whether requests are answered: the model is there and the server is not stopping.

@@ -135,22 +135,7 @@ fn counted(server: &Server, protocol: Protocol, answered: Result<Answer, InferEr
 
 /// The loaded model, if the name is its name.
 fn model<'s>(server: &'s Server, name: &str) -> Result<&'s Model, InferError> {
-    if name != server.name {
-        let text = format!(
-            "model {name:?} does not exist here; this server has {:?}",
-            server.name
-        );
-        return Err(InferError::new(Fault::NotFound, text));
-    }
-    if !server.ready() {
-        return Err(InferError::new(
-            Fault::Unavailable,
-            format!("model {name:?} is not ready"),
-        ));
-    }
-    server
-        .model()
-        .ok_or_else(|| InferError::new(Fault::Unavailable, format!("model {name:?} is not ready")))
+    server.named(name, "")
 }
 
 async fn infer(
@@ -252,13 +237,7 @@ fn about(server: &Server, route: &Route<'_>) -> Result<Answer, InferError> {
                 format!(",\"version\":\"1\",\"state\":\"{state}\",\"reason\":\"\"}}]").as_bytes(),
             );
         }
-        Route::V1Model(name) => {
-            model(server, name)?;
-            out.extend_from_slice(b"{\"name\":");
-            write_string(&mut out, name);
-            out.extend_from_slice(b",\"ready\":true}");
-        }
-        Route::V2ModelReady(name) => {
+        Route::V1Model(name) | Route::V2ModelReady(name) => {
             model(server, name)?;
             out.extend_from_slice(b"{\"name\":");
             write_string(&mut out, name);
