@@ -48,6 +48,7 @@ pub async fn run(client: Client, config: ControllerConfig, cancel: CancellationT
     let namespaces = namespaces::watch(&context);
     let endpoints = endpoints::watch(&context);
     let quotas = quotas::watch(&context);
+    let nodes = node::watch(&context);
     let claims = claims::watch(&context);
     let cron_jobs = cronjob::watch(&context);
     let stateful_sets = statefulset::watch(&context);
@@ -71,6 +72,7 @@ pub async fn run(client: Client, config: ControllerConfig, cancel: CancellationT
             tasks.spawn(quotas::run(context.clone(), quotas));
             tasks.spawn(gc::run(context.clone()));
             tasks.spawn(node::run(context.clone()));
+            tasks.spawn(node::run_taints(context.clone(), nodes));
         }
     }
     tasks.close();

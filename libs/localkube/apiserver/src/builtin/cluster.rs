@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{age, amount, default, default_absent, each, immutable, list, name, non_negative, object, present, same, spec_path, text};
+use super::checks::{
+    age, amount, default, default_absent, each, immutable, list, name, non_negative, object, present, same,
+    spec_path, text,
+};
 use crate::field_error::{FieldError, FieldPath};
 use crate::kinds::{Column, KindRules};
 
@@ -112,10 +115,25 @@ impl KindRules for Node {
     fn prepare_create(&self, obj: &mut Value) {
         let _made = object(obj, "spec");
         if object(obj, "status").is_some() {
-            default_absent(&mut obj["status"], "daemonEndpoints", json!({"kubeletEndpoint": {"Port": 0}}));
-            let info = ["architecture", "bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion", "machineID",
-                "operatingSystem", "osImage", "systemUUID"];
-            let empty: serde_json::Map<String, Value> = info.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
+            default_absent(
+                &mut obj["status"],
+                "daemonEndpoints",
+                json!({"kubeletEndpoint": {"Port": 0}}),
+            );
+            let info = [
+                "architecture",
+                "bootID",
+                "containerRuntimeVersion",
+                "kernelVersion",
+                "kubeProxyVersion",
+                "kubeletVersion",
+                "machineID",
+                "operatingSystem",
+                "osImage",
+                "systemUUID",
+            ];
+            let empty: serde_json::Map<String, Value> =
+                info.iter().map(|name| ((*name).to_owned(), json!(""))).collect();
             default_absent(&mut obj["status"], "nodeInfo", Value::Object(empty));
         }
         // What the admission plugin TaintNodesByCondition adds until the node lifecycle controller looks.
@@ -549,11 +567,17 @@ impl KindRules for NetworkPolicy {
         }
         let spec = &mut obj["spec"];
         for field in ["ingress", "egress"] {
-            each(spec, field, |rule| each(rule, "ports", |one| default(one, "protocol", json!("TCP"))));
+            each(spec, field, |rule| {
+                each(rule, "ports", |one| default(one, "protocol", json!("TCP")))
+            });
         }
         if list(spec, "policyTypes").is_empty() {
             let both = !list(spec, "egress").is_empty();
-            spec["policyTypes"] = if both { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            spec["policyTypes"] = if both {
+                json!(["Ingress", "Egress"])
+            } else {
+                json!(["Ingress"])
+            };
         }
     }
 }
@@ -565,8 +589,7 @@ impl KindRules for Autoscaler {
         }
         default(&mut obj["spec"], "minReplicas", json!(1));
         if list(&obj["spec"], "metrics").is_empty() {
-            obj["spec"]["metrics"] =
-                json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
+            obj["spec"]["metrics"] = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}]);
         }
     }
 

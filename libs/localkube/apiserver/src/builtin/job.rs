@@ -340,7 +340,8 @@ impl KindRules for Job {
         let uid = obj["metadata"]["uid"].clone();
         let own_name = obj["metadata"]["name"].clone();
         // In Go the Job's labels are the template's own map when they came from there, and so get these too.
-        let shared = obj["metadata"]["labels"].is_object() && obj["metadata"]["labels"] == obj["spec"]["template"]["metadata"]["labels"];
+        let shared = obj["metadata"]["labels"].is_object()
+            && obj["metadata"]["labels"] == obj["spec"]["template"]["metadata"]["labels"];
         let spec = &mut obj["spec"];
         if let Some(labels) = object(spec, "template")
             .and_then(|template| template.get_mut("metadata"))

@@ -23,7 +23,10 @@ impl KindRules for Pod {
 
     fn prepare_create(&self, obj: &mut Value) {
         pod_defaults::admit(&mut obj["spec"]);
-        if obj["spec"]["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        if obj["spec"]["terminationGracePeriodSeconds"]
+            .as_i64()
+            .is_some_and(|seconds| seconds < 0)
+        {
             obj["spec"]["terminationGracePeriodSeconds"] = json!(1);
         }
         obj["status"] = json!({"phase": "Pending", "qosClass": pod_defaults::qos(&obj["spec"])});
@@ -203,7 +206,11 @@ fn default_status(status: &mut Value) {
         default_absent(condition, "lastProbeTime", Value::Null);
         default_absent(condition, "lastTransitionTime", Value::Null);
     });
-    for field in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
+    for field in [
+        "initContainerStatuses",
+        "containerStatuses",
+        "ephemeralContainerStatuses",
+    ] {
         each(status, field, |one| {
             for (name, to) in [
                 ("image", json!("")),

@@ -600,7 +600,11 @@ pub fn resources(errors: &mut Errors, value: &Value, path: &FieldPath) {
             let problems = meta::qualified_name_problems(name);
             if problems.is_empty() {
                 if !known(name) {
-                    errors.push(FieldError::invalid(&here, name.as_str(), "must be a standard resource type or fully qualified"));
+                    errors.push(FieldError::invalid(
+                        &here,
+                        name.as_str(),
+                        "must be a standard resource type or fully qualified",
+                    ));
                     errors.push(FieldError::invalid(
                         &here,
                         name.as_str(),

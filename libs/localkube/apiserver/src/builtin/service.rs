@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::checks::{
-    age, default, default_absent, each, immutable, label, labels, list, name, object, one_of, pairs, port, port_number,
-    present, spec_path, subdomain, text,
+    age, default, default_absent, each, immutable, label, labels, list, name, object, one_of, pairs, port,
+    port_number, present, spec_path, subdomain, text,
 };
 use crate::field_error::FieldError;
 use crate::kinds::{Column, KindRules};
@@ -401,7 +401,9 @@ impl KindRules for EndpointSlice {
             default(one, "protocol", json!("TCP"));
         });
         default_absent(obj, "endpoints", Value::Null);
-        each(obj, "endpoints", |one| default_absent(one, "conditions", json!({})));
+        each(obj, "endpoints", |one| {
+            default_absent(one, "conditions", json!({}))
+        });
     }
 
     fn validate_create(&self, obj: &Value) -> Vec<FieldError> {

@@ -231,7 +231,11 @@ impl KindRules for Volume {
         access_modes(&mut errors, spec, &path);
         if spec["capacity"].as_object().is_none_or(serde_json::Map::is_empty) {
             errors.push(FieldError::required(path.child("capacity"), ""));
-            errors.push(FieldError::not_supported(path.child("capacity"), Value::Null, &["storage"]));
+            errors.push(FieldError::not_supported(
+                path.child("capacity"),
+                Value::Null,
+                &["storage"],
+            ));
         }
         one_of(
             &mut errors,

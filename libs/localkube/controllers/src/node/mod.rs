@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::informer::{Key, is_not_found};
 use crate::pods;
+use crate::queue::Queue;
 
 const COMPONENT: &str = "node-controller";
 const CHECK: Duration = Duration::from_secs(5);
@@ -25,6 +26,65 @@ const FINISHED_PODS: usize = 12_500;
 
 /// When a Node's heartbeat was last seen to change, by this process's clock.
 type Heartbeats = HashMap<String, (Option<Timestamp>, Instant)>;
+
+/// Connects the queue to what it depends on; call before the caches start. A Node that becomes ready loses its taints at once.
+#[must_use]
+pub fn watch(context: &Context) -> Queue<Key> {
+    let queue = Queue::new();
+    let nodes = queue.clone();
+    context.nodes.listen(move |change| {
+        if let Some(node) = &change.new {
+            let relevant = |node: &Node| {
+                (
+                    ready_status(node).to_owned(),
+                    node.spec.as_ref().and_then(|spec| spec.taints.clone()),
+                )
+            };
+            if change
+                .old
+                .as_ref()
+                .is_none_or(|old| relevant(old) != relevant(node))
+            {
+                nodes.add(Key::of(&**node));
+            }
+        }
+    });
+    queue
+}
+
+/// Keeps taints in line with conditions until cancelled.
+pub async fn run_taints(context: Context, queue: Queue<Key>) {
+    let cancel = context.cancel.clone();
+    queue
+        .drive(COMPONENT, 4, cancel, move |key| {
+            let context = context.clone();
+            async move {
+                match context.nodes.get(&key) {
+                    Some(node) if has_ready(&node) => set_taints(&context, &node, taint_of(&node)).await,
+                    _ => Ok(()),
+                }
+            }
+        })
+        .await;
+}
+
+/// A Node that never reported keeps the taint that admission gave it.
+fn has_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready")
+}
+
+fn taint_of(node: &Node) -> Option<&'static str> {
+    match ready_status(node) {
+        "True" => None,
+        "False" => Some(NOT_READY),
+        _ => Some(UNREACHABLE),
+    }
+}
 
 /// Runs the checks until cancelled.
 pub async fn run(context: Context) {
@@ -89,11 +149,10 @@ async fn check(context: &Context, heartbeats: &mut Heartbeats, node: &Node) -> a
         mark_unknown(context, node).await?;
         return Ok(());
     }
-    let taint = match ready_status(node) {
-        "True" => None,
-        "False" => Some(NOT_READY),
-        _ => Some(UNREACHABLE),
-    };
+    if !has_ready(node) {
+        return Ok(());
+    }
+    let taint = taint_of(node);
     set_taints(context, node, taint).await?;
     if let Some(taint) = taint {
         evict(context, node, taint).await?;

@@ -69,7 +69,8 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     let uid = set.metadata.uid.clone().unwrap_or_default();
     let (current, update) = match revisions(&context, &set).await {
         Ok(both) => both,
-        Err(error) if matches!(error.downcast_ref::<kube::Error>(), Some(error) if namespace_terminating(error)) => {
+        Err(error) if matches!(error.downcast_ref::<kube::Error>(), Some(error) if namespace_terminating(error)) =>
+        {
             return Ok(());
         }
         Err(error) => return Err(error),
