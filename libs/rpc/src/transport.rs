@@ -128,10 +128,11 @@ async fn send(way: Way, request: Request<Body>) -> Result<Response<Body>, Status
             let Ok(response) = answer;
             Ok(response.map(Body::new))
         }
+        // tonic knows which errors are timeouts and which are refused connections
         Way::Channel(channel) => channel
             .oneshot(request)
             .await
-            .map_err(|error| Status::unavailable(format!("no connection: {error}"))),
+            .map_err(|error| Status::from_error(error.into())),
     }
 }
 
