@@ -59,24 +59,15 @@ impl ApiError {
         }
     }
 
-    /// Rebuilds the error of a Status answer of a webhook.
-    pub fn from_status(body: Value) -> Self {
-        let code = body["code"].as_u64().and_then(|c| u16::try_from(c).ok()).unwrap_or(500);
-        Self {
-            code: StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            body: Box::new(body),
-            retry_after: None,
-        }
+    /// An answer that Kubernetes gives with details that say nothing.
+    #[must_use]
+    pub fn with_empty_details(mut self) -> Self {
+        self.body["details"] = json!({});
+        self
     }
 
     pub fn message(&self) -> &str {
         self.body["message"].as_str().unwrap_or_default()
-    }
-    pub fn reason(&self) -> &str {
-        self.body["reason"].as_str().unwrap_or_default()
-    }
-    pub fn is_conflict(&self) -> bool {
-        self.reason() == "Conflict"
     }
 
     fn details(gr: &GroupResource, name: &str) -> Value {

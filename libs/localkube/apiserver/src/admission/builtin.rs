@@ -247,7 +247,10 @@ fn rbac_write(server: &ApiServer, ctx: &Ctx, obj: &Value, old: Option<&Value>) -
     }
     if let Some(old) = old {
         if old["roleRef"] != obj["roleRef"] {
-            let e = FieldError::invalid("roleRef", obj["roleRef"].clone(), "cannot change roleRef");
+            // Printed as Kubernetes' internal type is.
+            let r = &obj["roleRef"];
+            let shown = json!({"APIGroup": r["apiGroup"], "Kind": r["kind"], "Name": r["name"]});
+            let e = FieldError::invalid("roleRef", shown, "cannot change roleRef");
             return Err(ApiError::invalid(RBAC, &ctx.res.kind, name, &[e]));
         }
         if old["subjects"] == obj["subjects"] {

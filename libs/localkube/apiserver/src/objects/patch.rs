@@ -26,17 +26,12 @@ impl PatchType {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" if builtin => Ok(Self::Strategic),
             "application/apply-patch+yaml" => Ok(Self::Apply),
-            _ => {
-                let mut accepted = vec!["application/json-patch+json", "application/merge-patch+json"];
-                if builtin {
-                    accepted.push("application/strategic-merge-patch+json");
-                }
-                accepted.extend(["application/apply-patch+yaml", "application/apply-patch+cbor"]);
-                Err(ApiError::unsupported_media_type(format!(
-                    "the body of the request was in an unknown format - accepted media types include: {}",
-                    accepted.join(", ")
-                )))
+            _ if builtin => {
+                Err(ApiError::unsupported_media_type("415: Unsupported Media Type").with_empty_details())
             }
+            _ => Err(ApiError::unsupported_media_type(
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor",
+            )),
         }
     }
 }
@@ -85,9 +80,10 @@ pub(crate) async fn patch(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResu
     let patch: Value = serde_json::from_slice(body)
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     if kind != PatchType::Json && !patch.is_object() {
-        return Err(ApiError::bad_request(
-            "error decoding patch: json: cannot unmarshal the patch into Go value of type map[string]interface {}",
-        ));
+        return Err(ApiError::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            crate::patch::go_kind(&patch)
+        )));
     }
     let name = ctx.info.name.clone();
     let value = update(server, ctx, &name, part, |old| {

@@ -430,20 +430,27 @@ fn carry_metadata(ctx: &Ctx, name: &str, old: &Value, new: &mut Value) -> ApiRes
     let uid = meta.get("uid").and_then(Value::as_str).unwrap_or_default();
     let old_uid = text(old_meta, "uid");
     if !uid.is_empty() && uid != old_uid {
+        if ctx.info.verb == "patch" {
+            let immutable = FieldError::invalid("metadata.uid", uid, "field is immutable");
+            let errors = [immutable.clone(), immutable];
+            return Err(ApiError::invalid(&ctx.res.group, &ctx.res.kind, name, &errors));
+        }
+        let prefix = if ctx.res.custom().is_some() { format!("{}/", ctx.res.group) } else { String::new() };
+        let ns = if ctx.ns().is_empty() { String::new() } else { format!("{}/", ctx.ns()) };
         return Err(ApiError::conflict(
             &ctx.gr(),
             name,
-            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}"),
+            format!(
+                "StorageError: invalid object, Code: 4, Key: /registry/{prefix}{}/{ns}{name}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}",
+                ctx.res.plural
+            ),
         ));
     }
-    if meta.get("name").and_then(Value::as_str).is_some_and(|n| !n.is_empty() && n != name) {
-        let given = meta.get("name").cloned().unwrap_or(Value::Null);
-        return Err(ApiError::invalid(
-            &ctx.res.group,
-            &ctx.res.kind,
-            name,
-            &[FieldError::invalid("metadata.name", given, "field is immutable")],
-        ));
+    let given = meta.get("name").and_then(Value::as_str).unwrap_or(name);
+    if given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
     }
     for field in [
         "name",

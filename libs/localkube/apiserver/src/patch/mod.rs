@@ -25,10 +25,20 @@ pub fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-/// RFC 6902, with Kubernetes' codes: 400 for a malformed patch, 422 for one that does not apply.
+/// RFC 6902; Kubernetes answers 422 without saying why to a patch that does not apply, so the why goes to the log.
 pub fn json_patch(target: &mut Value, patch: &Value) -> ApiResult<()> {
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone())
-        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+    let rejected = |why: String| {
+        tracing::debug!(why, "a JSON patch does not apply");
+        ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request", serde_json::json!({}))
+            .with_empty_details()
+    };
+    if !patch.is_array() {
+        return Err(ApiError::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type jsonpatch.Patch",
+            go_kind(patch)
+        )));
+    }
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| rejected(e.to_string()))?;
     if operations.0.len() > 10_000 {
         return Err(ApiError::new(
             413,
@@ -37,28 +47,17 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> ApiResult<()> {
             serde_json::json!({}),
         ));
     }
-    json_patch::patch(target, &operations).map_err(|e| {
-        let op = operations.0.get(e.operation);
-        let text = match op {
-            Some(json_patch::PatchOperation::Test(t)) => {
-                format!("testing value {} failed: test failed", t.path)
-            }
-            Some(json_patch::PatchOperation::Remove(r)) => {
-                format!("remove operation does not apply: doc is missing path: {:?}: missing value", r.path.to_string())
-            }
-            Some(json_patch::PatchOperation::Replace(r)) => {
-                format!("replace operation does not apply: doc is missing key: {}: missing value", r.path)
-            }
-            Some(json_patch::PatchOperation::Add(a)) => {
-                format!("add operation does not apply: doc is missing path: {:?}: missing value", a.path.to_string())
-            }
-            _ => e.to_string(),
-        };
-        ApiError::new(
-            422,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {text}"),
-            serde_json::json!({}),
-        )
-    })
+    json_patch::patch(target, &operations).map_err(|e| rejected(e.to_string()))
+}
+
+/// The kind of a JSON value in Go's words.
+pub fn go_kind(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }

@@ -50,6 +50,8 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
         let keep: Vec<&str> = keep.iter().filter_map(Value::as_str).collect();
         target.retain(|k, _| keep.contains(&k.as_str()));
     }
+    let ordered = patch.keys().any(|k| k.starts_with(ORDER));
+    let before = if ordered { target.clone() } else { Map::new() };
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(DELETE) {
             if let (Some(list), Some(gone)) = (target.get_mut(field).and_then(Value::as_array_mut), value.as_array()) {
@@ -96,21 +98,23 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
     for (key, order) in patch {
         let (Some(field), Some(order)) = (key.strip_prefix(ORDER), order.as_array()) else { continue };
         let merge_key = property(def, field).and_then(|d| d.merge_key.as_deref());
+        let server = before.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
         if let Some(items) = target.get_mut(field).and_then(Value::as_array_mut) {
-            let patched = patch.get(field).and_then(Value::as_array);
-            reorder(items, order, merge_key, patched.map_or(&[], Vec::as_slice));
+            enforce(items, order, &server, merge_key);
         }
     }
     Ok(())
 }
 
 fn list(defs: &Definitions, def: &Def, target: &mut Vec<Value>, patch: &[Value]) -> Result<(), String> {
+    let server = target.clone();
     let Some(merge_key) = def.merge_key.as_deref() else {
         for item in patch {
             if !target.contains(item) {
                 target.push(item.clone());
             }
         }
+        enforce(target, patch, &server, None);
         return Ok(());
     };
     let is_replace = |v: &Value| v["$patch"] == "replace";
@@ -141,41 +145,39 @@ fn list(defs: &Definitions, def: &Def, target: &mut Vec<Value>, patch: &[Value])
             None => super::merge(&mut target[index], item),
         }
     }
+    let plain: Vec<Value> = patch.iter().filter(|v| v["$patch"].is_null()).cloned().collect();
+    enforce(target, &plain, &server, Some(merge_key));
     Ok(())
 }
 
-/// Puts the items that `order` names in that order; others that the patch did not bring keep their place among them.
-fn reorder(items: &mut Vec<Value>, order: &[Value], merge_key: Option<&str>, patched: &[Value]) {
+/// Orders a merged list as Kubernetes does: items that the patch names in the patch's order, the others in the server's, and where the
+/// server knows the order of one of each, in that; new items come before others.
+fn enforce(merged: &mut Vec<Value>, patch_order: &[Value], server_order: &[Value], merge_key: Option<&str>) {
     let id = |v: &Value| -> Value {
         match merge_key {
-            Some(k) => v[k].clone(),
-            None => v.clone(),
+            Some(k) if v.is_object() => v[k].clone(),
+            _ => v.clone(),
         }
     };
-    let order: Vec<Value> =
-        order.iter().map(|o| if merge_key.is_some() && o.is_object() { id(o) } else { o.clone() }).collect();
-    let in_order = |v: &Value| order.iter().position(|o| *o == id(v));
-    let _ = patched;
-    let mut named: Vec<Value> = items.iter().filter(|i| in_order(i).is_some()).cloned().collect();
-    named.sort_by_key(|v| in_order(v));
-    // Server-only items stay behind the named items that they followed.
-    let mut out: Vec<Value> = Vec::with_capacity(items.len());
-    let mut named = named.into_iter().peekable();
-    let mut before = 0usize;
-    for item in items.iter() {
-        match in_order(item) {
-            Some(_) => before += 1,
-            None => {
-                while before > 0 {
-                    before -= 1;
-                    out.extend(named.next());
-                }
-                out.push(item.clone());
+    let patch_ids: Vec<Value> = patch_order.iter().map(id).collect();
+    let server_ids: Vec<Value> = server_order.iter().map(id).collect();
+    let place = |ids: &[Value], v: &Value| ids.iter().position(|x| *x == id(v));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        merged.drain(..).partition(|v| place(&patch_ids, v).is_some());
+    named.sort_by_key(|v| place(&patch_ids, v));
+    others.sort_by_key(|v| place(&server_ids, v).unwrap_or(usize::MAX));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    loop {
+        let take_other = match (others.peek(), named.peek()) {
+            (None, None) => break,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(o), Some(n)) => {
+                matches!((place(&server_ids, o), place(&server_ids, n)), (Some(a), Some(b)) if a < b)
             }
-        }
+        };
+        merged.extend(if take_other { others.next() } else { named.next() });
     }
-    out.extend(named);
-    *items = out;
 }
 
 /// A copy without directives and nulls.
@@ -222,6 +224,6 @@ mod tests {
     fn finalizers_are_a_set_and_null_removes() {
         let pod = json!({"metadata": {"finalizers": ["x"], "labels": {"a": "1", "b": "2"}}});
         let out = patched(pod, &json!({"metadata": {"finalizers": ["y", "x"], "labels": {"a": null}}}));
-        assert_eq!(out["metadata"], json!({"finalizers": ["x", "y"], "labels": {"b": "2"}}));
+        assert_eq!(out["metadata"], json!({"finalizers": ["y", "x"], "labels": {"b": "2"}}));
     }
 }
