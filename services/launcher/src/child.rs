@@ -86,6 +86,26 @@ pub fn run(mut command: Command) -> io::Result<Ended> {
     Ok(ended(status, &tail))
 }
 
+/// Runs the command to its end; what it prints is the caller's to read, through the pipes that `watch` takes. Answers its exit
+/// code (128 + n when signal n ended it) and what `watch` answered. What it leaves behind in its process group is killed.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn run_with<T>(mut command: Command, watch: impl FnOnce(&mut Child) -> T) -> io::Result<(i32, T)> {
+    command.stdin(Stdio::null()).process_group(0);
+    let mut child = command.spawn()?;
+    let group = i32::try_from(child.id()).unwrap_or(0);
+    GROUP.store(group, Ordering::Relaxed);
+    let watched = watch(&mut child);
+    let status = child.wait()?;
+    GROUP.store(0, Ordering::Relaxed);
+    if group > 0 {
+        // SAFETY: kill takes no pointers; the group is the child's own, made above.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+    Ok((ended(status, "").code, watched))
+}
+
 /// Copies the command's error output to ours, and gives its end once it is over.
 fn watch_errors(child: &mut Child) -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel();

@@ -3,7 +3,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::needless_pass_by_value,
+    clippy::semicolon_if_nothing_returned,
+    clippy::type_complexity,
     reason = "helpers of tests"
 )]
 

@@ -107,7 +107,7 @@ async fn reconcile_fresh(cached: &Experiment, context: &Context) -> Result<Actio
     for action in plan.actions {
         match action {
             ExperimentAction::Request(total) => {
-                request(&suggestions, &experiment, suggestion.as_ref(), total).await?
+                request(&suggestions, &experiment, suggestion.as_ref(), total).await?;
             }
             ExperimentAction::CreateTrial(assignment) => {
                 if template.is_none() {
@@ -131,10 +131,10 @@ async fn reconcile_fresh(cached: &Experiment, context: &Context) -> Result<Actio
                 take_back(&trials, &suggestions, suggestion.as_ref(), &names).await?;
             }
             ExperimentAction::KillTrials(names, why) => {
-                kill(context, &trials, &observed.items, &names, why).await?
+                kill(context, &trials, &observed.items, &names, why).await?;
             }
             ExperimentAction::FinishSuggestion => {
-                finish(context, &suggestions, suggestion.as_ref(), &experiment).await?
+                finish(context, &suggestions, suggestion.as_ref(), &experiment).await?;
             }
             ExperimentAction::ResumeSuggestion => resume(&suggestions, suggestion.as_ref()).await?,
         }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use ferroflow_api::crd::tuning::Trial;
 use k8s_openapi::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ImageVolumeSource, ObjectFieldSelector, Pod, Volume, VolumeMount,
+    Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ImageVolumeSource, ObjectFieldSelector, Pod,
+    Volume, VolumeMount,
 };
 
 /// Label with the trial's name, on every Pod of a trial.
@@ -17,6 +18,8 @@ pub const TRIAL_LABEL: &str = "katib.kubeflow.org/trial";
 pub const EXPERIMENT_LABEL: &str = "katib.kubeflow.org/experiment";
 /// Name of the volume that holds the launcher.
 const VOLUME: &str = "ferroflow-launcher";
+/// Name of the volume that holds a file of metrics.
+const METRICS_VOLUME: &str = "metrics-volume";
 /// Where it is mounted.
 const MOUNT: &str = "/ferroflow";
 
@@ -97,27 +100,50 @@ pub fn inject(pod: &Pod, trial: &Trial, injection: &Injection) -> Result<Pod, In
     let arguments = container.args.take().unwrap_or_default();
     container.command = Some(wrapped);
     container.args = Some(command.into_iter().chain(arguments).collect());
-    let mounts = container.volume_mounts.get_or_insert_default();
-    if !mounts.iter().any(|mount| mount.mount_path == MOUNT) {
-        mounts.push(VolumeMount {
-            name: VOLUME.to_owned(),
-            mount_path: MOUNT.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        });
+    let mut added = vec![(VOLUME, MOUNT.to_owned(), true)];
+    if kind == "File"
+        && let Some(folder) = metrics_folder(trial)
+    {
+        // as in Katib: the folder exists, and is the Pod's own
+        added.push((METRICS_VOLUME, folder, false));
     }
+    let mounts = container.volume_mounts.get_or_insert_default();
+    added.retain(|(_, path, _)| {
+        !mounts
+            .iter()
+            .any(|mount| mount.mount_path.trim_end_matches('/') == path)
+    });
+    mounts.extend(added.iter().map(|(name, path, read_only)| VolumeMount {
+        name: (*name).to_owned(),
+        mount_path: path.clone(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }));
     let volumes = spec.volumes.get_or_insert_default();
-    if !volumes.iter().any(|volume| volume.name == VOLUME) {
+    for (name, ..) in added {
+        if volumes.iter().any(|volume| volume.name == name) {
+            continue;
+        }
+        let launcher = ImageVolumeSource {
+            reference: Some(injection.launcher_image.clone()),
+            pull_policy: Some("IfNotPresent".to_owned()),
+        };
         volumes.push(Volume {
-            name: VOLUME.to_owned(),
-            image: Some(ImageVolumeSource {
-                reference: Some(injection.launcher_image.clone()),
-                pull_policy: Some("IfNotPresent".to_owned()),
-            }),
+            name: name.to_owned(),
+            image: (name == VOLUME).then_some(launcher),
+            empty_dir: (name == METRICS_VOLUME).then(EmptyDirVolumeSource::default),
             ..Volume::default()
         });
     }
     Ok(pod)
+}
+
+/// The folder of the file that holds metrics; none where that is the root.
+fn metrics_folder(trial: &Trial) -> Option<String> {
+    let source = trial.spec.metrics_collector.as_ref()?.source.as_ref()?;
+    let path = source.file_system_path.as_ref()?.path.as_deref()?;
+    let (folder, _) = path.rsplit_once('/')?;
+    Some(folder.to_owned()).filter(|folder| !folder.is_empty())
 }
 
 fn flags(trial: &Trial, name: &str, kind: &str, injection: &Injection) -> Vec<String> {
