@@ -96,6 +96,8 @@ pub struct Plan {
     pub error: Option<String>,
     /// When to plan again even if nothing is observed until then.
     pub wake: Option<Timestamp>,
+    /// Whether more would have been started if there had been room.
+    pub starved: bool,
 }
 
 /// Plans a run. At most `room` attempts are started.
@@ -108,6 +110,7 @@ pub fn plan(run: &RunSpec, observed: &Observed, now: Timestamp, room: usize) -> 
         actions: Vec::new(),
         tasks: Vec::new(),
         wake: None,
+        starved: false,
     };
     let inputs = Arc::new(Inputs {
         parameters: run.parameters.clone(),
@@ -134,7 +137,35 @@ pub fn plan(run: &RunSpec, observed: &Observed, now: Timestamp, room: usize) -> 
         state: end.state,
         error: end.error,
         wake: planner.wake,
+        starved: planner.starved,
     }
+}
+
+/// The plan of an attempt that was decided on before a restart, so that its Pod can be created after all.
+pub fn rebuild(run: &RunSpec, observed: &Observed, now: Timestamp, path: &str) -> Option<StepPlan> {
+    let mut before = observed.clone();
+    let facts = before.get_mut(path)?;
+    facts.attempts.pop()?;
+    // Whatever was waited for is over, since the attempt was decided on.
+    for attempt in &mut facts.attempts {
+        attempt.ended_at = Some(Timestamp::MIN);
+    }
+    if facts.cache == CacheFact::Unasked {
+        facts.cache = CacheFact::Miss;
+    }
+    let run = RunSpec {
+        terminate: false,
+        ..run.clone()
+    };
+    plan(&run, &before, now, usize::MAX)
+        .actions
+        .into_iter()
+        .find_map(|action| match action {
+            Action::Start {
+                path: started, plan, ..
+            } if started == path => Some(*plan),
+            _ => None,
+        })
 }
 
 struct Planner<'a> {
@@ -145,6 +176,7 @@ struct Planner<'a> {
     actions: Vec<Action>,
     tasks: Vec<TaskView>,
     wake: Option<Timestamp>,
+    starved: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -628,6 +660,7 @@ impl<'a> Planner<'a> {
             }));
         }
         if self.room == 0 {
+            self.starved = true;
             return Ok(None);
         }
         let plan = step::build(Parts {

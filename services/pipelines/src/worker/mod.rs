@@ -1,0 +1,329 @@
+//! The scheduler: one task per run under way, fed by a watch of the Pods of steps and by the launchers' hints.
+
+mod actor;
+pub mod artifacts;
+pub mod hints;
+pub mod pod;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ferroflow_kernel::{Clock, Result};
+use ferroflow_telemetry::Probe;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, ListParams};
+use kube::runtime::watcher::{self, Event, watcher};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::actor::Actor;
+use self::artifacts::Artifacts;
+use self::hints::Hints;
+use crate::options::Options;
+use crate::store::Store;
+
+/// How many messages may wait for one run.
+const INBOX: usize = 4096;
+/// One run takes at most so much room at a time, so that others get some.
+const SHARE: usize = 64;
+
+/// Something that a run should know.
+#[derive(Debug)]
+pub enum Message {
+    /// A launcher says that an outcome exists.
+    Hint {
+        /// Id of the task.
+        task_id: String,
+        /// Number of the attempt.
+        attempt: u32,
+    },
+    /// A Pod was created or changed.
+    Pod(Box<Pod>),
+    /// A Pod is gone.
+    Gone(Box<Pod>),
+    /// Pods may have come or gone unseen.
+    Resync,
+    /// The run's row was changed by somebody else.
+    Changed,
+}
+
+/// What all runs share.
+pub struct Shared {
+    pub(crate) store: Store,
+    pub(crate) client: kube::Client,
+    pub(crate) artifacts: Arc<dyn Artifacts>,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hints: Hints,
+    pub(crate) cancel: CancellationToken,
+    /// Told when there is something for the metadata service.
+    pub(crate) lineage: Notify,
+    /// Told when schedules changed.
+    schedules: Notify,
+    /// Told when an attempt ended.
+    room: Notify,
+    occupied: AtomicUsize,
+    runs: Mutex<HashMap<String, mpsc::Sender<Message>>>,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("runs", &self.runs().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn runs(&self) -> MutexGuard<'_, HashMap<String, mpsc::Sender<Message>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes as much room as one run may have now.
+    fn reserve(&self) -> usize {
+        let mut taken = 0;
+        let most = self.options.max_pods;
+        let _full = self
+            .occupied
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |occupied| {
+                taken = most.saturating_sub(occupied).min(SHARE);
+                Some(occupied + taken)
+            });
+        taken
+    }
+
+    fn occupy(&self, count: usize) {
+        self.occupied.fetch_add(count, Ordering::AcqRel);
+    }
+
+    fn release(&self, count: usize) {
+        if count > 0 {
+            self.occupied.fetch_sub(count, Ordering::AcqRel);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Takes a run off the list, unless something waits for it.
+    fn retire(&self, run_id: &str, inbox: &mpsc::Receiver<Message>) -> bool {
+        let mut runs = self.runs();
+        if !inbox.is_empty() {
+            return false;
+        }
+        runs.remove(run_id);
+        true
+    }
+}
+
+/// The scheduler. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+/// What a scheduler is made of.
+pub struct Parts {
+    /// Its rows.
+    pub store: Store,
+    /// Its way to Kubernetes.
+    pub client: kube::Client,
+    /// The artifacts service.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// Options of the service.
+    pub options: Options,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Checks launchers' messages.
+    pub hints: Hints,
+}
+
+impl Scheduler {
+    /// A scheduler that does nothing until it runs.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            store,
+            client,
+            artifacts,
+            options,
+            clock,
+            hints,
+        } = parts;
+        Self {
+            shared: Arc::new(Shared {
+                store,
+                client,
+                artifacts,
+                options,
+                clock,
+                hints,
+                cancel: CancellationToken::new(),
+                lineage: Notify::new(),
+                schedules: Notify::new(),
+                room: Notify::new(),
+                occupied: AtomicUsize::new(0),
+                runs: Mutex::default(),
+                tasks: TaskTracker::new(),
+            }),
+        }
+    }
+
+    /// Checks launchers' messages.
+    pub fn hints(&self) -> &Hints {
+        &self.shared.hints
+    }
+
+    /// Works on a run that is new, or tells the one at work that its row changed.
+    pub fn wake(&self, run_id: &str) {
+        let mut runs = self.shared.runs();
+        if let Some(sender) = runs.get(run_id) {
+            if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(Message::Changed) {
+                tracing::warn!(run = run_id, "a run's inbox is full");
+            }
+            return;
+        }
+        let (sender, inbox) = mpsc::channel(INBOX);
+        runs.insert(run_id.to_owned(), sender);
+        drop(runs);
+        let shared = self.shared.clone();
+        let run_id = run_id.to_owned();
+        self.shared
+            .tasks
+            .spawn(async move { work(shared, &run_id, inbox).await });
+    }
+
+    /// Removes the Pods of a run.
+    pub async fn delete_pods(&self, namespace: &str, run_id: &str) {
+        let pods: Api<Pod> = Api::namespaced(self.shared.client.clone(), namespace);
+        let label = format!("{}={run_id}", pod::RUN_LABEL);
+        let deleted = pods
+            .delete_collection(&DeleteParams::default(), &ListParams::default().labels(&label))
+            .await;
+        if let Err(error) = deleted {
+            tracing::warn!(run = run_id, %error, "the Pods of a deleted run are left");
+        }
+    }
+
+    /// Looks at the schedules again, since they changed.
+    pub fn reschedule(&self) {
+        self.shared.schedules.notify_one();
+    }
+
+    /// Told when schedules changed.
+    pub(crate) async fn rescheduled(&self) {
+        self.shared.schedules.notified().await;
+    }
+
+    /// Told when there is something for the metadata service.
+    pub(crate) async fn lineage_changed(&self) {
+        self.shared.lineage.notified().await;
+    }
+
+    /// Hands a launcher's message on.
+    pub async fn hint(&self, run_id: &str, task_id: &str, attempt: u32) {
+        let message = Message::Hint {
+            task_id: task_id.to_owned(),
+            attempt,
+        };
+        self.tell(run_id, message).await;
+    }
+
+    async fn tell(&self, run_id: &str, message: Message) {
+        let sender = self.shared.runs().get(run_id).cloned();
+        if let Some(sender) = sender {
+            // A run that is over needs no messages.
+            let _over = sender.send(message).await;
+        }
+    }
+
+    /// Works until it is cancelled. Pods go on without it, and are found again by the next one.
+    ///
+    /// # Errors
+    /// If the runs that are under way cannot be read.
+    pub async fn run(&self, cancel: CancellationToken, probe: Probe) -> Result<()> {
+        for run_id in self.shared.store.active_runs().await? {
+            self.wake(&run_id);
+        }
+        let pods: Api<Pod> = Api::all(self.shared.client.clone());
+        let mut events = Box::pin(watcher(pods, watcher::Config::default().labels(pod::RUN_LABEL)));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = cancel.cancelled() => break,
+            };
+            match event {
+                Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => self.dispatch(pod, false).await,
+                Some(Ok(Event::Delete(pod))) => self.dispatch(pod, true).await,
+                Some(Ok(Event::Init)) => {}
+                Some(Ok(Event::InitDone)) => {
+                    probe.ready();
+                    let ids: Vec<String> = self.shared.runs().keys().cloned().collect();
+                    for id in ids {
+                        self.tell(&id, Message::Resync).await;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the watch of Pods broke; starting it again");
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                        () = cancel.cancelled() => break,
+                    }
+                }
+                None => break,
+            }
+        }
+        self.shared.cancel.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        Ok(())
+    }
+
+    async fn dispatch(&self, pod: Pod, gone: bool) {
+        let Some(run_id) = pod.labels().get(pod::RUN_LABEL).cloned() else {
+            return;
+        };
+        let pod = Box::new(pod);
+        self.tell(
+            &run_id,
+            if gone {
+                Message::Gone(pod)
+            } else {
+                Message::Pod(pod)
+            },
+        )
+        .await;
+    }
+}
+
+async fn work(shared: Arc<Shared>, run_id: &str, mut inbox: mpsc::Receiver<Message>) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match Actor::load(shared.clone(), run_id, inbox).await {
+            Ok(mut actor) => match actor.work().await {
+                Ok(()) => return,
+                Err(_) if shared.cancel.is_cancelled() => return,
+                Err(error) => {
+                    tracing::error!(run = run_id, %error, "work on a run failed; starting it again");
+                    inbox = actor.into_inbox();
+                }
+            },
+            Err((error, _)) if error.code() == ferroflow_kernel::Code::NotFound => {
+                shared.runs().remove(run_id);
+                return;
+            }
+            Err((error, back)) => {
+                tracing::error!(run = run_id, %error, "a run cannot be read; trying again");
+                inbox = back;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.cancel.cancelled() => return,
+        }
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
