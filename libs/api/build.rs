@@ -19,6 +19,10 @@ const JSON_PACKAGES: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
+    // embedded by src/manifests.rs: a new file must reach the executable
+    for folder in ["crds", "rbac", "webhooks"] {
+        println!("cargo:rerun-if-changed={folder}");
+    }
     let mut files = Vec::new();
     collect(&root, &mut files)?;
     files.sort();
