@@ -251,6 +251,7 @@ async fn follow(agent: &Arc<Agent>) {
 fn present(agent: &Arc<Agent>, pod: Pod) {
     let pod = Arc::new(pod);
     if let Some(handle) = agent.pods.present(&pod) {
+        tracing::debug!(uid = handle.uid, "new Pod");
         agent.tasks.spawn(worker::run(agent.clone(), handle));
     }
 }

@@ -72,7 +72,7 @@ impl Network {
 
     /// Writes the Pod's hosts file and keeps it current. `own` are its own lines.
     pub fn keep_names(&self, uid: &str, namespace: &str, own: String, path: &Path) -> io::Result<()> {
-        let text = format!("{}{own}", self.inner.view.lock().hosts(namespace));
+        let text = join(&self.inner.view.lock().hosts(namespace), &own);
         write_hosts(path, &text)?;
         let names = Names {
             namespace: namespace.to_owned(),
@@ -96,7 +96,7 @@ impl Network {
             let common = texts
                 .entry(names.namespace.clone())
                 .or_insert_with(|| view.hosts(&names.namespace));
-            let text = format!("{common}{}", names.own);
+            let text = join(common, &names.own);
             if text != names.written {
                 if let Err(error) = write_hosts(&names.path, &text) {
                     warn!(%error, path = %names.path.display(), "cannot write a Pod's hosts file");
@@ -126,6 +126,16 @@ impl Network {
             () = compute => {}
         }
     }
+}
+
+/// The Pod's own lines stand in for what the cluster does not say of it yet.
+fn join(common: &str, own: &str) -> String {
+    let known = |line: &str| {
+        let address = line.split_whitespace().next().unwrap_or_default();
+        common.lines().any(|other| other.split_whitespace().next() == Some(address))
+    };
+    let missing: String = own.lines().filter(|line| !known(line)).map(|line| format!("{line}\n")).collect();
+    format!("{common}{missing}")
 }
 
 fn follow<K>(client: &kube::Client, changed: &Arc<Notify>) -> (Store<K>, impl Future<Output = ()>)

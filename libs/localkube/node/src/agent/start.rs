@@ -58,6 +58,24 @@ pub enum Told {
     Failed(String, String),
 }
 
+impl std::fmt::Display for Told {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Queued(_) => write!(out, "queued"),
+            Self::Slot(_) => write!(out, "slot"),
+            Self::Address(address) => write!(out, "address {address:?}"),
+            Self::Shim(_) => write!(out, "shim"),
+            Self::State(state) => write!(out, "state {}, finished {}", state.seq, state.finished.is_some()),
+            Self::ShimGone => write!(out, "shim gone"),
+            Self::Hold { container, hold } => write!(out, "hold {container} {hold:?}"),
+            Self::Image { container, .. } => write!(out, "image of {container}"),
+            Self::Prepared(spec) => write!(out, "prepared {}", spec.name),
+            Self::Warn(reason, message, _) | Self::Note(reason, message, _) => write!(out, "{reason}: {message}"),
+            Self::Failed(reason, message) => write!(out, "failed, {reason}: {message}"),
+        }
+    }
+}
+
 pub type Tell = mpsc::Sender<Told>;
 
 /// A Pod's identity and places.
@@ -306,7 +324,10 @@ async fn volumes_loop(context: &Context, address: Option<Ipv4Addr>) -> Arc<HashM
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(ready) => return Arc::new(ready),
+            Ok(ready) => {
+                tracing::debug!(uid = context.uid, "volumes are ready");
+                return Arc::new(ready);
+            }
             Err(error) => context.tell(Told::Warn("FailedMount", error, None)).await,
         }
         tokio::time::sleep(retry).await;

@@ -25,6 +25,8 @@ use crate::shim;
 use crate::state::{Exit, PodState, Status};
 use crate::wire::Request;
 
+/// A Pod that gets going at once tells nothing of the steps in between; one that does not says what it waits for.
+const QUIET: Duration = Duration::from_millis(40);
 /// How long a shim may take to end when its Pod is removed.
 const FAREWELL: Duration = Duration::from_secs(10);
 const BACKLOG: usize = 64;
@@ -52,6 +54,8 @@ struct Actor {
     wanted: watch::Sender<Wanted>,
     /// nothing runs and the API knows
     settled: bool,
+    /// there is news that is not worth telling yet
+    held_back: bool,
 }
 
 pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
@@ -89,11 +93,14 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
         status: None,
         wanted,
         settled: false,
+        held_back: false,
     };
     actor.begin().await;
+    let mut quiet_until = tokio::time::Instant::now() + QUIET;
     loop {
         tokio::select! {
             biased;
+            () = tokio::time::sleep_until(quiet_until), if actor.held_back => {}
             told = inbox.recv() => {
                 if let Some(told) = told {
                     actor.hear(told).await;
@@ -118,7 +125,14 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
             }
         }
         actor.obey_deletion().await;
-        actor.publish();
+        let now = tokio::time::Instant::now();
+        if actor.only_setting_up() && now < quiet_until {
+            actor.held_back = true;
+        } else {
+            actor.held_back = false;
+            quiet_until = now;
+            actor.publish();
+        }
     }
 }
 
@@ -138,6 +152,12 @@ impl Actor {
             folder: self.agent.folder(&self.uid),
             tell: self.tell.clone(),
         }
+    }
+
+    /// Nothing has happened yet that anyone waits for.
+    fn only_setting_up(&self) -> bool {
+        let still = |state: &PodState| state.containers.iter().all(|container| !matches!(container.status, Status::Running { .. } | Status::Exited(_)));
+        self.state.as_ref().is_none_or(still) && self.holds.is_empty() && self.failure.is_none() && !self.settled
     }
 
     /// Finds out what is there already.
@@ -225,6 +245,7 @@ impl Actor {
     }
 
     async fn hear(&mut self, told: Told) {
+        tracing::debug!(uid = self.uid, %told, "heard");
         match told {
             Told::Queued(text) => self.queued = Some(text),
             Told::Slot(slot) => {

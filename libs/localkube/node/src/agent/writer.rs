@@ -34,6 +34,7 @@ pub async fn run(
         let now = wanted.borrow_and_update().clone();
         match write(&pods, &name, &uid, &now, &written).await {
             Ok(()) => {
+                tracing::debug!(uid, "status is written");
                 written = now;
                 retry = FIRST_RETRY;
             }

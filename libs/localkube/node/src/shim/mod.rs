@@ -26,7 +26,7 @@ use crate::os;
 use crate::plan::PodPlan;
 
 pub use container::log_path;
-pub use logs::{LogEntry, parse_entry, rotated};
+pub use logs::{parse_entry, rotated};
 pub use record::{Recovered, recover};
 
 /// The socket in a Pod's folder.
@@ -66,7 +66,7 @@ fn nursery() -> io::Result<()> {
             return Err(error);
         }
         let folder = PathBuf::from(std::ffi::OsString::from_vec(buffer[..count as usize].to_vec()));
-        let answer = match start_pod(&folder, &agent) {
+        let answer = match start_pod(&folder) {
             Ok(()) => String::from("ok"),
             Err(error) => format!("cannot start the shim in {}: {error}", folder.display()),
         };
@@ -83,7 +83,7 @@ fn nursery() -> io::Result<()> {
 }
 
 /// Binds the Pod's socket, then forks twice, so that the shim belongs to init and not to us.
-fn start_pod(folder: &Path, agent: &OwnedFd) -> io::Result<()> {
+fn start_pod(folder: &Path) -> io::Result<()> {
     let plan: PodPlan = serde_json::from_slice(&fs::read(folder.join(PLAN))?)?;
     let directory = File::open(folder)?;
     let address = os::socket_address(&directory, SOCKET);
@@ -101,8 +101,7 @@ fn start_pod(folder: &Path, agent: &OwnedFd) -> io::Result<()> {
                 Ok(ForkResult::Child) => {}
                 _ => unsafe { libc::_exit(0) },
             }
-            // SAFETY: the nursery's socket is closed in this copy only.
-            unsafe { libc::close(agent.as_raw_fd()) };
+            // `live` replaces descriptor 0, which is the nursery's socket: that must end with the nursery.
             let code = match live(folder, plan, listener) {
                 Ok(()) => 0,
                 Err(error) => {

@@ -166,6 +166,7 @@ async fn terminate_on_signal(shim: Rc<Shim>) {
 
 async fn main_loop(shim: &Rc<Shim>) -> io::Result<()> {
     let mut stored = 0;
+    let mut told = shim.state().clone();
     loop {
         // Each decision may call for the next; watchers see only where it comes to rest.
         let decision = loop {
@@ -178,8 +179,12 @@ async fn main_loop(shim: &Rc<Shim>) -> io::Result<()> {
             }
         };
         let state = shim.state().clone();
+        let changed = state.seq != stored && tells(&state) != tells(&told);
         if state.seq != stored {
             stored = state.seq;
+        }
+        if changed {
+            told.clone_from(&state);
             if let Err(error) = shim.records.borrow().state(&state) {
                 eprintln!("shim: cannot store the state: {error}");
             }
@@ -197,6 +202,19 @@ async fn main_loop(shim: &Rc<Shim>) -> io::Result<()> {
             () = tokio::time::sleep(nap.unwrap_or(Duration::from_secs(3600))) => {}
         }
     }
+}
+
+/// What a watcher would see; that a container is about to start is not worth a message of its own.
+fn tells(state: &PodState) -> PodState {
+    let mut state = state.clone();
+    state.seq = 0;
+    for container in &mut state.containers {
+        container.prepared = false;
+        if container.status == Status::Starting {
+            container.status = Status::Waiting;
+        }
+    }
+    state
 }
 
 /// The end is on disk before a watcher reads of it, and watchers get time to read.

@@ -233,7 +233,8 @@ fn run_main(prepared: &Prepared<'_>) -> ! {
         if libc::chdir(prepared.working_dir.as_ptr()) != 0 {
             fail(prepared, base + STAGE_CHDIR, errno());
         }
-        for signal in 1..=64 {
+        // exec resets handlers by itself, but not what is ignored: Rust ignores one, a shell or nohup some others.
+        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
