@@ -95,7 +95,20 @@ fn reviews(group: &str) -> Vec<(&'static str, &'static str, bool)> {
 }
 
 fn verbs(res: &Resource) -> Vec<&'static str> {
+    if res.custom().is_some() {
+        return vec!["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    }
     VERBS.iter().copied().filter(|v| !(*v == "deletecollection" && res.is("", "namespaces"))).collect()
+}
+
+/// Tells clients that the stored version changed.
+fn storage_version_hash(res: &Resource) -> String {
+    use base64::Engine as _;
+    use sha2::Digest as _;
+    let version = res.custom().map_or(res.version.as_str(), |c| c.storage_version.as_str());
+    let (group, version) = if res.group == "events.k8s.io" { ("", "v1") } else { (res.group.as_str(), version) };
+    let digest = sha2::Sha256::digest(format!("{group}/{version}/{}", res.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
 
 fn resource_list(snapshot: &Snapshot, group: &str, version: &str) -> Value {
@@ -114,6 +127,7 @@ fn resource_list(snapshot: &Snapshot, group: &str, version: &str) -> Value {
         if !r.categories.is_empty() {
             entry["categories"] = json!(r.categories);
         }
+        entry["storageVersionHash"] = storage_version_hash(r).into();
         out.push(entry);
         let mut sub = |name: &str, group: &str, version: &str, kind: &str, verbs: &[&str]| {
             let mut entry = json!({"name": format!("{}/{name}", r.plural), "singularName": "", "namespaced": r.namespaced, "kind": kind, "verbs": verbs});
@@ -128,10 +142,13 @@ fn resource_list(snapshot: &Snapshot, group: &str, version: &str) -> Value {
         for s in r.extra_subresources() {
             sub(s.name, s.group, s.version, s.kind, &s.verbs);
         }
+        if r.custom().is_some() && r.status {
+            sub("status", &r.group, &r.version, &r.kind, &["get", "patch", "update"]);
+        }
         if r.scale.is_some() {
             sub("scale", "autoscaling", "v1", "Scale", &["get", "patch", "update"]);
         }
-        if r.status {
+        if r.custom().is_none() && r.status {
             sub("status", &r.group, &r.version, &r.kind, &["get", "patch", "update"]);
         }
     }

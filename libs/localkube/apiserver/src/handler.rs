@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::auth::rbac::Attributes;
 use crate::auth::{self, groups, username};
 use crate::error::{ApiError, ApiResult, GroupResource};
+use crate::field_error::FieldError;
 use crate::registry::{Resource, Snapshot};
 use crate::request::{Accept, Form, Query, RequestInfo};
 use crate::server::{ApiServer, Inner};
@@ -47,9 +48,16 @@ impl Ctx {
         match self.query.get("dryRun") {
             None | Some("") => Ok(false),
             Some("All") => Ok(true),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "invalid dry run value: dryRun: Unsupported value: {other:?}: supported values: \"All\""
-            ))),
+            Some(other) => {
+                let kind = match self.info.verb.as_str() {
+                    "create" => "CreateOptions",
+                    "update" => "UpdateOptions",
+                    "patch" => "PatchOptions",
+                    _ => "DeleteOptions",
+                };
+                let error = FieldError::not_supported("dryRun", serde_json::json!([other]), &["All"]);
+                Err(ApiError::invalid("meta.k8s.io", kind, "", &[error]))
+            }
         }
     }
     pub fn warn(&self, text: impl Into<String>) {
@@ -241,8 +249,7 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
             let body = read_body(request.into_body()).await?;
             return crate::subresources::pods::bind(&server, &ctx, &body).await;
         }
-        return Ok((StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "404 page not found\n")
-            .into_response());
+        return Err(ApiError::no_resource().with_empty_details());
     };
     if res.namespaced && info.namespace.is_empty() && !matches!(info.verb.as_str(), "list" | "watch") {
         return Err(ApiError::method_not_allowed());
@@ -306,9 +313,10 @@ fn make_ctx(
             return Err(ApiError::new(
                 406,
                 "NotAcceptable",
-                "only the following media types are accepted: application/json, application/yaml",
+                "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
                 serde_json::json!({}),
-            ));
+            )
+            .with_empty_details());
         }
     };
     Ok(Ctx {
@@ -348,7 +356,7 @@ async fn dispatch(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<
         }
         "create" => {
             if !ctx.info.name.is_empty() {
-                return Err(ApiError::method_not_allowed());
+                return Err(ApiError::method_not_allowed().with_empty_details());
             }
             let body = read_body(request.into_body()).await?;
             let obj = crate::objects::decode::body(ctx, &body)?;

@@ -264,6 +264,8 @@ pub fn validate_update(meta: &Value, old: &Value) -> Vec<FieldError> {
                     list.join(", ")
                 ),
             ));
+            // Kubernetes checks this twice, and says so twice.
+            out.extend(out.last().cloned());
         }
     }
     out

@@ -269,8 +269,9 @@ impl Parser {
                 }
                 other => {
                     return Err(format!(
-                        "found '{}', expected: ',', ')' or identifier",
-                        other.map_or_else(String::new, |t| t.text())
+                        "found '{}', expected: {}",
+                        other.map_or_else(String::new, |t| t.text()),
+                        if expect_value { "',', ')' or identifier" } else { "',' or ')'" }
                     ));
                 }
             }

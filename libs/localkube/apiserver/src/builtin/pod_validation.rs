@@ -164,16 +164,8 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &FieldPath) {
                         "must not contain '..'",
                     ));
                 }
-                let allowed = [
-                    "",
-                    "DirectoryOrCreate",
-                    "Directory",
-                    "FileOrCreate",
-                    "File",
-                    "Socket",
-                    "CharDevice",
-                    "BlockDevice",
-                ];
+                let allowed =
+                    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
                 if !allowed.contains(&text(value, "type")) {
                     errors.push(FieldError::not_supported(
                         path.child("type"),

@@ -220,8 +220,8 @@ fn check(
     out.push(match rule.reason.as_deref() {
         Some("FieldValueRequired") => FieldError::required(at, text),
         Some("FieldValueForbidden") => FieldError::forbidden(at, text),
-        Some("FieldValueDuplicate") => FieldError::new(FieldErrorKind::Duplicate, at, Some(schema.kind.clone().into()), text),
-        _ => FieldError::invalid(at, schema.kind.as_str(), text),
+        Some("FieldValueDuplicate") => FieldError::new(FieldErrorKind::Duplicate, at, None, text),
+        _ => FieldError::new(FieldErrorKind::Invalid, at, None, text),
     });
 }
 
@@ -253,9 +253,9 @@ mod tests {
         assert_eq!(
             errors(schema, &bad, Some(&good)),
             [
-                "spec: Invalid value: \"object\": min must not exceed max",
-                "spec: Invalid value: \"object\": kind is fixed: x",
-                "spec: Invalid value: \"object\": failed rule: !has(self.names) || self.names.all(n, n.startsWith('a'))",
+                "spec: Invalid value: min must not exceed max",
+                "spec: Invalid value: kind is fixed: x",
+                "spec: Invalid value: failed rule: !has(self.names) || self.names.all(n, n.startsWith('a'))",
             ]
         );
     }

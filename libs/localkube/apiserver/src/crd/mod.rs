@@ -172,6 +172,18 @@ fn structural(schema: &Value, at: &FieldPath, out: &mut Vec<FieldError>) {
     }
 }
 
+/// The status of a definition that was just made.
+pub fn initial_status(crd: &Value) -> Value {
+    let stored: Vec<&Value> = crd["spec"]["versions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|v| v["storage"] == true)
+        .map(|v| &v["name"])
+        .collect();
+    json!({"conditions": null, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored})
+}
+
 /// The status of an accepted definition (or of one whose names are taken).
 pub fn status(crd: &Value, taken: Option<String>) -> Value {
     let now = times::now();

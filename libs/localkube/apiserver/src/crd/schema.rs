@@ -200,12 +200,12 @@ impl Schema {
         }
     }
 
-    /// Drops nulls of properties that may not be null and have no default, as the real server does where the schema has the field.
+    /// Drops nulls of properties that may not be null; a default then fills in, or the field is missing.
     pub fn drop_invalid_nulls(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {
                 map.retain(|k, v| {
-                    !(v.is_null() && self.properties.get(k).is_some_and(|s| !s.nullable && s.default.is_some()))
+                    !(v.is_null() && self.properties.get(k).is_some_and(|s| !s.nullable && !s.preserve_unknown))
                 });
                 for (k, v) in map.iter_mut() {
                     if let Some(s) = self.properties.get(k) {
@@ -242,13 +242,13 @@ impl Schema {
         if let Some(allowed) = &self.allowed
             && !allowed.contains(value)
         {
-            let mut names: Vec<String> = allowed
+            // In the order of the schema.
+            let names: Vec<String> = allowed
                 .iter()
-                .map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))
+                .map(|v| format!("{:?}", v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
                 .collect();
-            names.sort();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            out.push(FieldError::not_supported(path, value.clone(), &names));
+            let detail = format!("supported values: {}", names.join(", "));
+            out.push(FieldError::new(FieldErrorKind::NotSupported, path, Some(value.clone()), detail));
         }
         match value {
             Value::String(s) => self.validate_string(s, path, out),
@@ -299,7 +299,8 @@ impl Schema {
         if let Some(format) = &self.format
             && !formats::matches(format, s)
         {
-            out.push(FieldError::invalid(path, s, format!("{at} in body must be of type {format}: {s:?}")));
+            let detail = format!("{at} in body must be of type {format}: {s:?}");
+            out.push(FieldError::new(FieldErrorKind::TypeInvalid, path, Some(s.into()), detail));
         }
     }
 
@@ -399,7 +400,7 @@ impl Schema {
         if self.embedded_resource {
             for field in ["apiVersion", "kind"] {
                 if map.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                    out.push(FieldError::required(path.child(field), "must not be empty"));
+                    out.push(FieldError::required(path.child(field), ""));
                 }
             }
         }
@@ -500,7 +501,7 @@ mod tests {
             texts,
             [
                 "spec.size: Required value",
-                "spec.mode: Unsupported value: \"c\": supported values: \"a\", \"b\"",
+                "spec.mode: Unsupported value: \"c\": supported values: \"b\", \"a\"",
                 "spec.name: Too long: may not be more than 3 bytes",
                 "spec.name: Invalid value: \"ABCD\": spec.name in body should match '^[a-z]+$'",
                 "spec.port: Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"",

@@ -13,21 +13,51 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> ApiResult<Value> {
     if content_type.ends_with("yaml") {
         return serde_saphyr::from_slice(body).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")));
     }
-    if content_type == "application/vnd.kubernetes.protobuf" || content_type == "application/cbor" {
+    // Without a content type, and with that of plain HTML forms by curl -d, it is JSON that is meant.
+    if !matches!(content_type, "" | "application/json" | "application/x-www-form-urlencoded") {
         return Err(ApiError::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         ));
     }
     serde_json::from_slice(body).map_err(|e| {
-        ApiError::bad_request(format!(
-            "couldn't get version/kind; json parse error: {e}"
-        ))
+        let start: String = String::from_utf8_lossy(body).chars().take(512).collect();
+        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {} ({start})", go_json_error(&e, body)))
     })
+}
+
+/// What Go's decoder says about text that is no JSON.
+pub(crate) fn go_json_error(e: &serde_json::Error, body: &[u8]) -> String {
+    if e.is_eof() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let line_start = body
+        .split_inclusive(|b| *b == b'\n')
+        .take(e.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let at = line_start + e.column().saturating_sub(1);
+    let found = body.get(at).map_or(' ', |b| char::from(*b));
+    let text = e.to_string();
+    let place = if text.starts_with("key must be a string") {
+        "looking for beginning of object key string"
+    } else if text.starts_with("expected `:`") {
+        "after object key"
+    } else if text.starts_with("expected `,` or `}`") {
+        "after object key:value pair"
+    } else if text.starts_with("expected `,` or `]`") {
+        "after array element"
+    } else if text.starts_with("trailing characters") {
+        "after top-level value"
+    } else {
+        "looking for beginning of value"
+    };
+    format!("invalid character '{found}' {place}")
 }
 
 /// Parses the body as an object of the request's resource; type errors and unknown fields are handled by [`fields`].
 pub(crate) fn body(ctx: &Ctx, body: &[u8]) -> ApiResult<Value> {
     let mut obj = parse(&ctx.content_type, body).map_err(|e| unrecognized(&ctx.res, &e))?;
+    known_kind(ctx, &obj)?;
     kind(&ctx.res, &mut obj)?;
     fields(ctx, &ctx.res, &mut obj)?;
     Ok(obj)
@@ -38,6 +68,24 @@ fn unrecognized(res: &Resource, e: &ApiError) -> ApiError {
         return e.clone();
     }
     ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {}", res.kind, e.message()))
+}
+
+/// An object of another built-in kind.
+fn known_kind(ctx: &Ctx, obj: &Value) -> ApiResult<()> {
+    let (given, kind) = (obj["apiVersion"].as_str().unwrap_or_default(), obj["kind"].as_str().unwrap_or_default());
+    let (group, version) = crate::registry::split_api_version(given);
+    if kind == ctx.res.kind || ctx.res.custom().is_some() {
+        return Ok(());
+    }
+    let Some(other) = ctx.snapshot.by_kind(group, version, kind).filter(|r| r.custom().is_none()) else { return Ok(()) };
+    let package = |group: &str| if group.is_empty() { "core".to_owned() } else { group.split('.').next().unwrap_or_default().to_owned() };
+    Err(ApiError::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{}) to ({}.{}): unknown conversion",
+        ctx.res.kind,
+        other.kind,
+        package(&ctx.res.group),
+        ctx.res.kind
+    )))
 }
 
 /// The kind of the object must be the resource's; absent ones are filled in.

@@ -137,7 +137,21 @@ pub(crate) async fn delete(server: &ApiServer, ctx: &Ctx, name: &str, options: &
             if options.dry_run {
                 return Ok(Outcome::Gone(old));
             }
-            let stored = to_storage(res, old.clone());
+            let mut current = current;
+            let mut last = old.clone();
+            if grace.is_some() {
+                // Kinds that end gracefully are marked even when they go at once.
+                mark(ctx, &old, &mut last, &finals, grace, deleting);
+                if last != old {
+                    let marked = to_storage(res, last.clone());
+                    match inner.store.put(place.clone(), Expect::Version(current.rv), marked).await {
+                        Ok(done) => current = done,
+                        Err(WriteError::Conflict) => continue,
+                        Err(e) => return Err(write_error(ctx, name, e)),
+                    }
+                }
+            }
+            let stored = to_storage(res, last);
             match inner.store.remove(place.clone(), current.rv, stored).await {
                 Ok(done) => {
                     inner.wrote(&res.storage);
@@ -204,15 +218,20 @@ fn mark(ctx: &Ctx, old: &Value, new: &mut Value, finals: &[Value], grace: Option
 
 fn check_preconditions(ctx: &Ctx, name: &str, old: &Value, options: &Options) -> ApiResult<()> {
     let meta = &old["metadata"];
-    for (asked, field, label) in [(&options.uid, "uid", "UID"), (&options.version, "resourceVersion", "ResourceVersion")] {
+    // The kind stands where the resource should, as in the real server's texts.
+    let gk = crate::error::GroupResource::new(&ctx.res.group, &ctx.res.kind);
+    for (asked, field, label, fate) in [
+        (&options.uid, "uid", "UID", "deleted and then recreated"),
+        (&options.version, "resourceVersion", "ResourceVersion", "modified"),
+    ] {
         if let Some(asked) = asked
             && asked != text(meta, field)
         {
             return Err(ApiError::conflict(
-                &ctx.gr(),
+                &gk,
                 name,
                 format!(
-                    "Precondition failed: {label} in precondition: {asked}, {label} in object meta: {}",
+                    "the {label} in the precondition ({asked}) does not match the {label} in record ({}). The object might have been {fate}",
                     text(meta, field)
                 ),
             ));

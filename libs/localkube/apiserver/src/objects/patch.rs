@@ -30,7 +30,7 @@ impl PatchType {
                 Err(ApiError::unsupported_media_type("415: Unsupported Media Type").with_empty_details())
             }
             _ => Err(ApiError::unsupported_media_type(
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor",
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
             )),
         }
     }

@@ -8,7 +8,7 @@ use bytes::{BufMut as _, BytesMut};
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{is_stored_form, present, text};
+use super::{decode, is_stored_form, present, text};
 use crate::error::{ApiError, ApiResult};
 use crate::fields;
 use crate::handler::{Ctx, json_answer};
@@ -96,16 +96,29 @@ fn encode_continue(rv: u64, namespace: &str, name: &str) -> String {
 }
 
 fn decode_continue(token: &str) -> ApiResult<(u64, String, String)> {
-    let bad = || ApiError::bad_request("continue key is not valid: invalid continue token");
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
-    let v: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-    let rv = v["rv"].as_u64().ok_or_else(bad)?;
+    let bad = |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    // The last bits of a token that was cut are not checked, as in Go.
+    let engine = base64::engine::GeneralPurpose::new(
+        &base64::alphabet::URL_SAFE,
+        base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true),
+    );
+    let bytes = engine.decode(token).map_err(|e| match e {
+        base64::DecodeError::InvalidByte(at, _) => bad(&format!("illegal base64 data at input byte {at}")),
+        _ => bad(&format!("illegal base64 data at input byte {}", token.len())),
+    })?;
+    let v: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&decode::go_json_error(&e, &bytes)))?;
+    let rv = v["rv"].as_u64().ok_or_else(|| bad("incorrect encoded start resourceVersion"))?;
     Ok((rv, text(&v, "ns").to_owned(), text(&v, "start").to_owned()))
 }
 
 pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let filter = Filter::of(ctx)?;
     check_version_is_known(server, ctx)?;
+    if let Some(text) = ctx.query.non_empty("limit")
+        && text.parse::<i64>().is_err()
+    {
+        return Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")));
+    }
     let limit = ctx.query.number("limit").and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
     let (first_rv, after) = match ctx.query.non_empty("continue") {
         None => (None, None),
@@ -144,6 +157,9 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
         }
     }
     let mut meta = json!({"resourceVersion": rv.to_string()});
+    if ctx.res.custom().is_some() {
+        meta["continue"] = "".into();
+    }
     if rest > 0
         && let Some(last) = chosen.last()
     {

@@ -42,7 +42,7 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let namespace = (!ctx.ns().is_empty()).then(|| ctx.ns());
     let bookmarks = ctx.query.flag("allowWatchBookmarks");
     let initial = ctx.query.get("sendInitialEvents").map(|v| v == "true");
-    let asked = ctx.query.non_empty("resourceVersion").map(parse_version).transpose()?.filter(|v| *v != 0);
+    let asked = ctx.query.non_empty("resourceVersion").map(version).transpose()?.filter(|v| *v != 0);
     check_list_options(ctx, initial)?;
     let (first, subscription, ends_initial) = match (initial, asked) {
         (Some(true), _) | (None, None) => {
@@ -84,6 +84,14 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let stream = tokio_stream::wrappers::ReceiverStream::new(receive);
     let body = Body::from_stream(futures::StreamExt::map(stream, Ok::<_, Infallible>));
     Ok(response(body))
+}
+
+/// The version to watch from; one that is none is answered with 500, as the real server does.
+fn version(text: &str) -> ApiResult<u64> {
+    parse_version(text).map_err(|_| {
+        let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
+        ApiError::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"), json!({}))
+    })
 }
 
 fn check_list_options(ctx: &Ctx, initial: Option<bool>) -> ApiResult<()> {

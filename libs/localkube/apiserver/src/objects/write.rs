@@ -53,7 +53,7 @@ fn begin_metadata(ctx: &Ctx, obj: &mut Value) -> ApiResult<()> {
         meta.remove("namespace");
     }
     if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
-        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created", json!({})));
     }
     for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
         meta.remove(field);
@@ -139,8 +139,9 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
     admission::builtin::validate(server, ctx, Operation::Create, &obj, None)?;
     admission::webhooks::validate(server, ctx, Operation::Create, Some(&obj), None, "").await?;
     let _quota = admission::quota::reserve(server, ctx, Operation::Create, &obj, None).await?;
-    if res.is("apiextensions.k8s.io", "customresourcedefinitions") {
-        obj["status"] = crate::crd::status(&obj, taken_names(server, &obj));
+    let is_definition = res.is("apiextensions.k8s.io", "customresourcedefinitions");
+    if is_definition {
+        obj["status"] = crate::crd::initial_status(&obj);
     }
     managed::on_create(ctx, &mut obj);
     if dry_run {
@@ -157,6 +158,9 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
         match inner.store.put(key(res, ctx.ns(), &name), Expect::Absent, stored.clone()).await {
             Ok(done) => {
                 drop(allocated);
+                if is_definition {
+                    establish(server, &done).await;
+                }
                 inner.wrote(&res.storage);
                 return Ok(present(res, &done));
             }
@@ -167,6 +171,21 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
             }
             Err(error) => return Err(write_error(ctx, &name, error)),
         }
+    }
+}
+
+/// Accepts the names of a new definition. The real server does this a moment later, as a write of its own; here its resources are served
+/// when the create returns.
+async fn establish(server: &ApiServer, crd: &crate::store::Obj) {
+    let mut new = crd.value().clone();
+    new["status"] = crate::crd::status(&new, taken_names(server, &new));
+    let place = crate::store::Key {
+        resource: "apiextensions.k8s.io/customresourcedefinitions".into(),
+        namespace: String::new(),
+        name: text(&new["metadata"], "name").to_owned(),
+    };
+    if let Err(error) = server.inner.store.put(place, Expect::Version(crd.rv), new).await {
+        tracing::warn!(%error, "the names of a definition could not be accepted");
     }
 }
 
@@ -322,7 +341,7 @@ async fn write_once(
     } else {
         None
     };
-    bump_generation(res, old, new);
+    bump_generation(res, old, new, part);
 
     let mut errors = meta::validate(&res.group, &res.plural, res.namespaced, &new["metadata"]);
     errors.extend(meta::validate_update(&new["metadata"], &old["metadata"]));
@@ -349,13 +368,15 @@ async fn write_once(
         if dry_run {
             return Ok(new.clone());
         }
-        let stored = to_storage(res, new.clone());
-        let done = inner.store.remove(place, current.rv, stored).await.map_err(|e| match e {
+        // Watchers see the last stored state, with what held it.
+        let last = current.value().clone();
+        let done = inner.store.remove(place, current.rv, last).await.map_err(|e| match e {
             WriteError::Conflict => ApiError::lost_race(),
             other => write_error(ctx, name, other),
         })?;
         inner.wrote(&res.storage);
-        return Ok(present(res, &done));
+        new["metadata"]["resourceVersion"] = done.rv.to_string().into();
+        return Ok(new.clone());
     }
     if same(old, new) {
         return Ok(old.clone());
@@ -388,8 +409,9 @@ fn copy_field(from: &Value, to: &mut Value, field: &str) {
 }
 
 fn keep_all_but_status(res: &Resource, old: &Value, new: &mut Value) {
-    // Pods, Nodes, Namespaces and Jobs take labels and annotations with their status; others keep theirs.
-    let open = res.group.is_empty() || res.is("batch", "jobs");
+    // Built-in kinds take their metadata with their status (Deployments all but labels); custom ones keep theirs.
+    let open = res.custom().is_none();
+    let labels = !res.is("apps", "deployments");
     let status = new.get("status").cloned();
     let metadata = new["metadata"].clone();
     *new = old.clone();
@@ -404,7 +426,7 @@ fn keep_all_but_status(res: &Resource, old: &Value, new: &mut Value) {
         }
     }
     if open {
-        for field in ["labels", "annotations", "finalizers"] {
+        for field in ["labels", "annotations", "finalizers"].into_iter().filter(|f| labels || *f != "labels") {
             if let Some(map) = new["metadata"].as_object_mut() {
                 match metadata.get(field) {
                     Some(v) => {
@@ -475,10 +497,14 @@ fn carry_metadata(ctx: &Ctx, name: &str, old: &Value, new: &mut Value) -> ApiRes
     Ok(())
 }
 
-fn bump_generation(res: &Resource, old: &Value, new: &mut Value) {
-    if !res.generation {
+fn bump_generation(res: &Resource, old: &Value, new: &mut Value, part: Part) {
+    // A binding sets `spec.nodeName` and is no change of what the user asked for.
+    if !res.generation || (part == Part::Internal && res.is("", "pods")) {
         return;
     }
+    let annotated = res.is("apps", "deployments")
+        && part != Part::Status
+        && old["metadata"]["annotations"] != new["metadata"]["annotations"];
     let strip = |v: &Value| -> Value {
         let mut v = v.clone();
         if let Some(map) = v.as_object_mut() {
@@ -490,7 +516,8 @@ fn bump_generation(res: &Resource, old: &Value, new: &mut Value) {
         }
         v
     };
-    if strip(old) != strip(new) {
+    let noted = res.is("apps", "deployments") && old["metadata"]["annotations"] != new["metadata"]["annotations"];
+    if noted || strip(old) != strip(new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = (generation + 1).into();
     }

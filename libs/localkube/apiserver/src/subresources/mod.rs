@@ -49,7 +49,7 @@ pub(crate) async fn serve(server: &ApiServer, ctx: &Ctx, request: Request) -> Ap
         "ephemeralcontainers" | "resize" if res.is("", "pods") => Err(ApiError::not_implemented(format!(
             "pods/{sub} is not implemented by localkube; change the pod's template instead"
         ))),
-        _ => Err(ApiError::no_resource()),
+        _ => Err(ApiError::no_resource().with_empty_details()),
     }
 }
 

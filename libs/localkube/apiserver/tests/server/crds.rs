@@ -25,7 +25,8 @@ const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 async fn with_definition() -> Server {
     let s = server().await;
-    let made = s.ok("POST", CRDS, definition()).await;
+    s.ok("POST", CRDS, definition()).await;
+    let made = s.ok("GET", &format!("{CRDS}/widgets.example.com"), json!(null)).await;
     assert!(made["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
     s
 }
