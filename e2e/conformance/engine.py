@@ -7,9 +7,10 @@ A case is a dict: `name`, and `steps`, a list of dicts with one verb each:
     {"wait": "pods?labelSelector=a", "until": f}  polls until f(body) is true, then records the body
     {"watch": "pods", "as": "w"}                  opens a watch from now on
     {"events": "w", "until": f}                   reads events until f(events) is true, then records them
-    {"pods": "a=b", "status": {...}}              patches the status of all Pods of a selector (there is no kubelet)
+    {"pods": "a=b", "status": {...}}              patches the status of all Pods of a selector (there is no kubelet);
+                                                  with "of" and "until" again and again until f(body of that path)
 
-`quiet: True` runs a step without recording it; `only: ["a.b"]` records only these parts; `keep: {"x": "metadata.uid"}` makes
+`quiet: True` runs a step without recording it; `sort: "reason"` orders the items of a list; `only: ["a.b"]` records only these parts; `keep: {"x": "metadata.uid"}` makes
 `{x}` usable in later paths and bodies.
 """
 
@@ -156,6 +157,8 @@ class Run:
     def record(self, step: dict, **result) -> None:
         if step.get("quiet"):
             return
+        if "sort" in step and isinstance(result.get("body"), dict):
+            result["body"].get("items", []).sort(key=lambda item: str(at(item, step["sort"])))
         only = step.get("only")
         if only and "body" in result:
             result["body"] = {path: at(result["body"], path) for path in only}
@@ -203,6 +206,15 @@ class Run:
                 shown = [{"type": event["type"], **{path: at(event["object"], path) for path in step["only"]}} for event in shown]
             if not step.get("quiet"):
                 self.records.append({"code": watch.status, "body": shown})
+        elif "pods" in step and "until" in step:
+            # Time goes on: new Pods get the status too, until the condition holds.
+            deadline = time.monotonic() + step.get("within", DEADLINE)
+            while not self.holds(step["until"], *self.server.call("GET", self.path(step["of"]))):
+                self.set_pods(step)
+                if time.monotonic() > deadline:
+                    self.record({}, code="timeout", body=step["of"])
+                    return
+                time.sleep(0.05)
         elif "pods" in step:
             self.set_pods(step)
         else:
@@ -241,6 +253,7 @@ class Run:
 TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 ADDRESS = re.compile(r"\b(10\.96\.\d+\.\d+|127\.(9[6-9]|10\d|11[01])\.\d+\.\d+)\b")
+HASH = re.compile(r"(?<![a-z0-9])[bcdfghjklmnpqrstvwxz2456789]{8,10}(?![a-z0-9])")
 AGE = re.compile(r"^\d+(ms|s|m)\d*s?$")
 
 
@@ -264,10 +277,6 @@ class Normaliser:
             return
         meta = value.get("metadata")
         if isinstance(meta, dict):
-            labels = meta.get("labels") or {}
-            for label in ("pod-template-hash", "controller.kubernetes.io/hash"):
-                if labels.get(label):
-                    self.generated.setdefault(labels[label], self.word("hash", labels[label]))
             name, base = meta.get("name"), meta.get("generateName")
             if name and base and name.startswith(base) and len(name) == len(base) + 5:
                 self.generated.setdefault(name, f"{base}<random>")
@@ -278,6 +287,7 @@ class Normaliser:
         for name, word in sorted(self.generated.items(), key=lambda pair: -len(pair[0])):
             value = value.replace(name, word)
         value = re.sub(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\b)(?=[^a-z0-9-]|$)", "<random>", value)
+        value = HASH.sub("<hash>", value)
         value = value.replace(self.namespace, "<namespace>")
         value = TIME.sub("<time>", value)
         value = UID.sub(lambda found: self.word("uid", found.group()), value)

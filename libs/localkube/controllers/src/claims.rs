@@ -115,6 +115,12 @@ fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
     volume.spec.as_ref()?.claim_ref.as_ref()
 }
 
+/// Whether a volume was made here.
+fn provisioned(volume: &PersistentVolume) -> bool {
+    let by = volume.metadata.annotations.as_ref().and_then(|all| all.get(PROVISIONED_BY));
+    by.map(String::as_str) == Some(PROVISIONER)
+}
+
 async fn ensure_class(context: &Context) -> anyhow::Result<()> {
     let name = &context.config.storage_class;
     if context.storage_classes.get(&Key::new("", name)).is_some() {
@@ -350,7 +356,9 @@ async fn bind(
         if changed.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()) != Some(&name) {
             annotations.insert(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned());
         }
-        annotations.insert(STORAGE_PROVISIONER.to_owned(), PROVISIONER.to_owned());
+        if provisioned(&volume) {
+            annotations.insert(STORAGE_PROVISIONER.to_owned(), PROVISIONER.to_owned());
+        }
         changed.spec.get_or_insert_default().volume_name = Some(name);
         claim = context.claims.replace(&changed).await?;
     }
@@ -441,13 +449,7 @@ async fn volume(context: &Context, name: &str) -> anyhow::Result<()> {
             }
         }
     };
-    let ours = volume
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|all| all.get(PROVISIONED_BY))
-        .map(String::as_str)
-        == Some(PROVISIONER);
+    let ours = provisioned(&volume);
     let spec = volume.spec.clone().unwrap_or_default();
     if wanted == "Released" && ours && spec.persistent_volume_reclaim_policy.as_deref() == Some("Delete") {
         if let Some(path) = spec.host_path.map(|source| source.path)

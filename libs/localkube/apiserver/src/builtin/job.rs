@@ -327,7 +327,8 @@ impl KindRules for Job {
         let unlabelled = obj["metadata"]["labels"]
             .as_object()
             .is_none_or(serde_json::Map::is_empty);
-        if unlabelled && labels.is_object() {
+        // Labels that `prepare_create` made are no reason: this runs again after admission.
+        if unlabelled && labels.is_object() && labels.get(UID_LABELS[1]).is_none() {
             obj["metadata"]["labels"] = labels;
         }
     }

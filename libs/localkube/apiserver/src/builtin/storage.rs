@@ -210,7 +210,7 @@ impl KindRules for Volume {
     }
 
     fn prepare_create(&self, obj: &mut Value) {
-        obj["status"] = json!({"phase": "Pending"});
+        obj["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": crate::times::now()});
         let held = list(&obj["metadata"], "finalizers")
             .iter()
             .any(|one| one == "kubernetes.io/pv-protection");

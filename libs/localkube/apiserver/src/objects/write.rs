@@ -516,8 +516,7 @@ fn bump_generation(res: &Resource, old: &Value, new: &mut Value, part: Part) {
         }
         v
     };
-    let noted = res.is("apps", "deployments") && old["metadata"]["annotations"] != new["metadata"]["annotations"];
-    if noted || strip(old) != strip(new) {
+    if annotated || strip(old) != strip(new) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         new["metadata"]["generation"] = (generation + 1).into();
     }

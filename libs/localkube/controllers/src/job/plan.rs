@@ -607,9 +607,7 @@ fn set_suspended(
             now,
         )),
     }
-    if !suspended {
-        status.start_time = Some(pods::time(now));
-    }
+    status.start_time = (!suspended).then(|| pods::time(now));
     *event = Some((short, message));
     true
 }

@@ -1,7 +1,6 @@
 //! Whether a Pod may run on a Node: pure.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -206,9 +205,17 @@ pub fn explain(total: usize, refusals: &[Vec<String>]) -> String {
         .map(|(reason, count)| format!("{count} {reason}"))
         .collect();
     parts.sort();
-    let mut text = format!("0/{total} nodes are available: ");
-    let _infallible = write!(text, "{}.", parts.join(", "));
-    text
+    format!(
+        "0/{total} nodes are available: {}. no new claims to deallocate, preemption: 0/{total} nodes are available: \
+         {total} Preemption is not helpful for scheduling.",
+        parts.join(", ")
+    )
+}
+
+/// What is said about a Pod that no node can take because of its claims.
+#[must_use]
+pub fn explain_claims(total: usize, problem: &str) -> String {
+    format!("0/{total} nodes are available: {problem}. not found")
 }
 
 /// Sums of what Pods on one node use, as far as they still run.
@@ -307,7 +314,8 @@ mod tests {
         );
         assert_eq!(
             text,
-            "0/2 nodes are available: 1 Too many pods, 2 Insufficient cpu."
+            "0/2 nodes are available: 1 Too many pods, 2 Insufficient cpu. no new claims to deallocate, preemption: \
+             0/2 nodes are available: 2 Preemption is not helpful for scheduling."
         );
     }
 }

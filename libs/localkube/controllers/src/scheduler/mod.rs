@@ -131,7 +131,8 @@ async fn schedule(
         return Ok(());
     };
     if let Some(problem) = unbound_claim(context, &pod) {
-        return report(context, &pod, &problem).await;
+        let message = fit::explain_claims(context.nodes.all().len(), &problem);
+        return report(context, &pod, &message).await;
     }
     let uid = pod.metadata.uid.clone().unwrap_or_default();
     let chosen = {
