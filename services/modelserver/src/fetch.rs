@@ -20,7 +20,7 @@ pub async fn fetch(uri: &str, target: &Path) -> anyhow::Result<()> {
     let fetched = fetch_from(uri, target)
         .await
         .with_context(|| format!("cannot fetch {uri}"));
-    let (files, bytes) = fetched.map_err(|error| anyhow::anyhow!(one_line(&format!("{error:#}"))))?;
+    let (files, bytes) = fetched.map_err(|error| anyhow::anyhow!(told(&error)))?;
     tracing::info!(
         uri,
         files,
@@ -31,8 +31,15 @@ pub async fn fetch(uri: &str, target: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A status shows the last line of what failed.
-fn one_line(text: &str) -> String {
+/// What was tried, what failed, and the cause at the bottom, in one line: the client of a storage wraps an error many times
+/// and says the same at each level.
+fn told(error: &anyhow::Error) -> String {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let mut text = chain.iter().take(2).cloned().collect::<Vec<_>>().join(": ");
+    if let Some(root) = chain.last().filter(|root| !text.contains(root.as_str())) {
+        text.push_str(": ");
+        text.push_str(root);
+    }
     text.split(['\n', '\r'])
         .map(str::trim)
         .filter(|line| !line.is_empty())

@@ -133,10 +133,25 @@ async fn reconcile(service: Arc<InferenceService>, context: Arc<Context>) -> Res
     let mut deployment = None;
     if let (None, None, true) = (&failure, &runtime, service.spec.predictor.containers.is_empty()) {
         let message = "spec.predictor has neither a model nor containers".to_owned();
-        failure = Some(Failure { reason: FailureReason::InvalidPredictorSpec, message });
+        failure = Some(Failure {
+            reason: FailureReason::InvalidPredictorSpec,
+            message,
+        });
+    }
+    let mut secret = None;
+    if failure.is_none() {
+        match credentials::ensure(&context.client, context.artifacts.as_ref(), &service, now).await {
+            Ok(found) => secret = found,
+            Err(error) => {
+                let message = format!("{error:#}");
+                failure = Some(Failure {
+                    reason: FailureReason::ModelLoadFailed,
+                    message,
+                });
+            }
+        }
     }
     if failure.is_none() {
-        let secret = credentials::ensure(&context.client, context.artifacts.as_ref(), &service, now).await?;
         match domain::deployment(&service, runtime.as_ref(), secret.as_deref(), &context.config) {
             Ok(wanted) => {
                 let services: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
@@ -149,7 +164,7 @@ async fn reconcile(service: Arc<InferenceService>, context: Arc<Context>) -> Res
                 failure = Some(Failure {
                     reason: FailureReason::InvalidPredictorSpec,
                     message,
-                })
+                });
             }
         }
     }

@@ -44,15 +44,8 @@ pub async fn ensure(
     let name = format!("{}-storage", service.name_any());
     let api: Api<Secret> = Api::namespaced(client.clone(), &namespace);
     let old = api.get_opt(&name).await?;
-    if let Some(old) = &old {
-        let expires = old
-            .annotations()
-            .get(EXPIRES)
-            .and_then(|text| text.parse::<Timestamp>().ok());
-        let lasting = expires.is_some_and(|expires| expires.duration_since(now) > RENEW);
-        if lasting && old.annotations().get(URI).is_some_and(|of| of == uri) {
-            return Ok(Some(name));
-        }
+    if old.as_ref().is_some_and(|old| current(old, uri, now, RENEW)) {
+        return Ok(Some(name));
     }
     // The folder around the model: a file has no folder of its own.
     let folder = uri
@@ -91,11 +84,17 @@ pub async fn ensure(
             tracing::warn!(service = service.name_any(), uri, %status, "no credentials for the model");
             return Ok(None);
         }
+        // What is there holds for a while yet.
+        Err(status)
+            if old
+                .as_ref()
+                .is_some_and(|old| current(old, uri, now, SignedDuration::ZERO)) =>
+        {
+            tracing::warn!(service = service.name_any(), uri, %status, "cannot renew the model's credentials yet");
+            return Ok(Some(name));
+        }
         Err(status) => {
-            return Err(anyhow::anyhow!(
-                "cannot get credentials for {uri}: {}",
-                status.message()
-            ));
+            anyhow::bail!("cannot get credentials for {uri}: {}", status.message());
         }
     };
     let expires = minted
@@ -129,4 +128,14 @@ pub async fn ensure(
         }
     }
     Ok(Some(name))
+}
+
+/// Whether a Secret is for this URI and lasts longer than `left`.
+fn current(secret: &Secret, uri: &str, now: Timestamp, left: SignedDuration) -> bool {
+    let annotations = secret.annotations();
+    let expires = annotations
+        .get(EXPIRES)
+        .and_then(|text| text.parse::<Timestamp>().ok());
+    expires.is_some_and(|expires| expires.duration_since(now) > left)
+        && annotations.get(URI).is_some_and(|of| of == uri)
 }

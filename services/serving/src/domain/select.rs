@@ -11,6 +11,8 @@ pub enum FailureReason {
     RuntimeDisabled,
     NoSupportingRuntime,
     InvalidPredictorSpec,
+    /// The model's storage cannot be prepared.
+    ModelLoadFailed,
 }
 
 impl fmt::Display for FailureReason {

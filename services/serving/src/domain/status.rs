@@ -1,6 +1,6 @@
 //! What the status says, from what is seen.
 
-use super::{Failure, Selected, ServingConfig};
+use super::{Failure, FailureReason, Selected, ServingConfig};
 use ferroflow_api::crd::serving::{
     Address, ComponentStatus, FailureInfo, InferenceService, InferenceServiceStatus, ModelCopies,
     ModelStates, ModelStatus, ServingCondition,
@@ -225,9 +225,18 @@ fn model_status(
             message: Some(failure.message.clone()),
             ..FailureInfo::default()
         };
+        let load = failure.reason == FailureReason::ModelLoadFailed;
         return ModelStatus {
-            transition_status: "InvalidSpec".into(),
-            states: states(if available { "Loaded" } else { "" }, "Pending"),
+            transition_status: if load {
+                "BlockedByFailedLoad"
+            } else {
+                "InvalidSpec"
+            }
+            .into(),
+            states: states(
+                if available { "Loaded" } else { "" },
+                if load { "FailedToLoad" } else { "Pending" },
+            ),
             copies: None,
             last_failure_info: Some(since(info, old, now)),
         };
