@@ -32,6 +32,7 @@ use crate::store::Store;
 use crate::worker::Scheduler;
 use crate::worker::artifacts::{Artifacts, RemoteArtifacts};
 use crate::worker::hints::Hints;
+use crate::worker::lineage::Lineage;
 
 /// What the service is given.
 pub struct Deps {
@@ -61,6 +62,7 @@ pub struct Deps {
 pub struct Pipelines {
     api: Api,
     scheduler: Scheduler,
+    lineage: Lineage,
     db: Db,
     bus: Arc<dyn EventBus>,
     key: CallerKey,
@@ -95,7 +97,7 @@ impl Pipelines {
             readiness,
             metrics: _,
             artifacts: _,
-            metadata: _,
+            metadata,
         } = deps;
         let store = Store::new(db.clone());
         let scheduler = Scheduler::new(worker::Parts {
@@ -106,6 +108,7 @@ impl Pipelines {
             clock: clock.clone(),
             hints: Hints::new(key.clone()),
         });
+        let lineage = Lineage::new(store.clone(), metadata);
         let api = Api {
             store,
             scheduler: scheduler.clone(),
@@ -118,6 +121,7 @@ impl Pipelines {
         Self {
             api,
             scheduler,
+            lineage,
             db,
             bus,
             key,
@@ -149,10 +153,11 @@ impl Pipelines {
     pub async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
         let probe = self.readiness.register("pipelines: scheduler");
         let relay = Relay::new(self.db.clone(), self.bus.clone());
-        let (done, (), ()) = tokio::join!(
+        let (done, (), (), ()) = tokio::join!(
             self.scheduler.run(cancel.clone(), probe),
             schedules(&self.api, &self.scheduler, cancel.clone()),
             relay.run(cancel.clone()),
+            self.lineage.run(self.scheduler.clone(), cancel.clone()),
         );
         done.map_err(|error| anyhow::anyhow!("pipelines: {error}"))
     }

@@ -25,10 +25,20 @@ async fn the_real_client_finds_everything_it_expects() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kfp_client.py");
     let home = folder.path().to_owned();
     let output = tokio::task::spawn_blocking(move || {
-        std::process::Command::new(python).arg(script).arg(url).env("HOME", home).output().unwrap()
+        std::process::Command::new(python)
+            .arg(script)
+            .arg(url)
+            .env("HOME", home)
+            .output()
+            .unwrap()
     })
     .await
     .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
 }

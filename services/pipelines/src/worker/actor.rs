@@ -389,6 +389,11 @@ impl Actor {
             if ended && recorded && row.state != TaskState::Skipped {
                 changes.lineage.push((row.path.clone(), row.state));
             }
+            // Graphs are told when they begin too, so that their tasks can name them.
+            let is_graph = matches!(row.kind, TaskKind::Root | TaskKind::Dag);
+            if is_graph && row.state == TaskState::Running && old.is_none_or(|old| old.started_at.is_none()) {
+                changes.lineage.push((row.path.clone(), row.state));
+            }
             changes.tasks.push(row.clone());
             self.views.insert(view.path.clone(), row);
         }

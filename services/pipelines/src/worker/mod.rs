@@ -3,6 +3,7 @@
 mod actor;
 pub mod artifacts;
 pub mod hints;
+pub mod lineage;
 pub mod pod;
 
 use std::collections::HashMap;

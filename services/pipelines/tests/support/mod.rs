@@ -56,7 +56,10 @@ impl Artifacts for MemoryArtifacts {
         Ok(self.0.lock().unwrap().contains_key(uri))
     }
     async fn credentials(&self, _: &str, _: &str, _: &str) -> Result<Credentials> {
-        Ok(Credentials { token: "t".into(), ..Credentials::default() })
+        Ok(Credentials {
+            token: "t".into(),
+            ..Credentials::default()
+        })
     }
 }
 
@@ -68,7 +71,11 @@ pub struct OnlyAdmin;
 impl Authorizer for OnlyAdmin {
     async fn authorize(&self, principal: &Principal, _: &AccessReview) -> Result<()> {
         let own = "system:serviceaccount:kubeflow:pipelines";
-        if principal.user == "admin" || principal.user == own { Ok(()) } else { Err(Error::denied("not admin")) }
+        if principal.user == "admin" || principal.user == own {
+            Ok(())
+        } else {
+            Err(Error::denied("not admin"))
+        }
     }
 }
 
@@ -105,30 +112,60 @@ pub struct World {
 }
 
 pub fn options() -> Options {
-    Options { step_service_account: "default".into(), image_grace: Duration::from_millis(100), ..Options::default() }
+    Options {
+        step_service_account: "default".into(),
+        image_grace: Duration::from_millis(100),
+        ..Options::default()
+    }
 }
 
 impl World {
     /// A platform in a folder; steps behave as the script says.
     pub async fn open(folder: &Path, script: Script) -> Self {
-        let server = ApiServer::open(ApiServerConfig::new(folder.join("kube"))).await.unwrap();
+        let server = ApiServer::open(ApiServerConfig::new(folder.join("kube")))
+            .await
+            .unwrap();
         let client = server.client(localkube_apiserver::user("admin", &["system:masters"]), "default");
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::namespaced(client.clone(), "default");
+        let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
+            Api::namespaced(client.clone(), "default");
         let params = PatchParams::default();
         if accounts.get_opt("default").await.unwrap().is_none() {
-            accounts.create(&Default::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
+            accounts
+                .create(&Default::default(), &serde_json::from_value(account).unwrap())
+                .await
+                .unwrap();
         }
         drop(params);
-        let db = Db::open(&DbOptions::sqlite(&folder.join("pipelines.db"), "pipelines"), Pipelines::MIGRATIONS).await.unwrap();
+        let db = Db::open(
+            &DbOptions::sqlite(&folder.join("pipelines.db"), "pipelines"),
+            Pipelines::MIGRATIONS,
+        )
+        .await
+        .unwrap();
         let artifacts = Arc::new(MemoryArtifacts::default());
         let cancel = CancellationToken::new();
         let seen = Arc::default();
-        let kubelet = Kubelet { client: client.clone(), artifacts: artifacts.clone(), script, seen: Arc::clone(&seen) };
+        let kubelet = Kubelet {
+            client: client.clone(),
+            artifacts: artifacts.clone(),
+            script,
+            seen: Arc::clone(&seen),
+        };
         let key = CallerKey::random();
         let (router, working) = serve(&client, &db, &artifacts, &key, &cancel);
         tokio::spawn(kubelet.run(router.clone(), cancel.clone()));
-        Self { server, client, artifacts, router, cancel, db, seen, key, working }
+        Self {
+            server,
+            client,
+            artifacts,
+            router,
+            cancel,
+            db,
+            seen,
+            key,
+            working,
+        }
     }
 
     /// The service dies and comes back; Pods and objects stay.
@@ -143,12 +180,21 @@ impl World {
     /// Calls the API as a user.
     pub async fn call_as(&self, user: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let text = body.map(Value::to_string).unwrap_or_default();
-        let mut request = http::Request::builder().method(method).uri(path).body(axum::body::Body::from(text)).unwrap();
-        request.extensions_mut().insert(Caller::new(Principal::user(user)));
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .body(axum::body::Body::from(text))
+            .unwrap();
+        request
+            .extensions_mut()
+            .insert(Caller::new(Principal::user(user)));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))
+        (
+            status,
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))),
+        )
     }
 
     /// Calls the API as admin, and expects it to work.
@@ -181,14 +227,27 @@ impl World {
 
     /// Waits until the run is over.
     pub async fn finish(&self, id: &str) -> Value {
-        self.wait(id, |run| matches!(run["state"].as_str(), Some("SUCCEEDED" | "FAILED" | "CANCELED"))).await
+        self.wait(id, |run| {
+            matches!(run["state"].as_str(), Some("SUCCEEDED" | "FAILED" | "CANCELED"))
+        })
+        .await
     }
 
     /// Everything the run page shows of a task.
     pub async fn task(&self, id: &str, path: &str) -> Value {
-        let graph = self.call("GET", &format!("/apis/ferroflow/v1/pipelines/runs/{id}/graph"), None).await;
+        let graph = self
+            .call(
+                "GET",
+                &format!("/apis/ferroflow/v1/pipelines/runs/{id}/graph"),
+                None,
+            )
+            .await;
         let tasks = graph["tasks"].as_array().unwrap();
-        tasks.iter().find(|t| t["path"] == path).unwrap_or_else(|| panic!("no task {path} in {graph:#}")).clone()
+        tasks
+            .iter()
+            .find(|t| t["path"] == path)
+            .unwrap_or_else(|| panic!("no task {path} in {graph:#}"))
+            .clone()
     }
 }
 
@@ -235,7 +294,9 @@ impl Kubelet {
                 event = events.next() => event,
                 () = cancel.cancelled() => return,
             };
-            let Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) = event else { continue };
+            let Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) = event else {
+                continue;
+            };
             let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap());
             let name = pod.name_any();
             if pod.metadata.deletion_timestamp.is_some() {
@@ -260,16 +321,22 @@ impl Kubelet {
         let args = container.args.as_ref().unwrap();
         let text: String = args[1..].chunks(2).map(|pair| pair[1].clone()).collect();
         let step: Step = serde_json::from_str(&text).unwrap();
-        let state = |state: Value| {
-            json!([{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}])
-        };
+        let state = |state: Value| json!([{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state}]);
         let ended = |code: i32| json!({"terminated": {"exitCode": code}});
         match (self.script)(&step) {
             Play::Give(parameters) => {
                 self.outcome(&step, OutcomeState::Succeeded, None, &parameters);
-                let hint = container.env.as_ref().unwrap().iter().find(|e| e.name == ENV_HINT_URL).unwrap();
+                let hint = container
+                    .env
+                    .as_ref()
+                    .unwrap()
+                    .iter()
+                    .find(|e| e.name == ENV_HINT_URL)
+                    .unwrap();
                 let url: http::Uri = hint.value.as_ref().unwrap().parse().unwrap();
-                let request = http::Request::post(url.path()).body(axum::body::Body::empty()).unwrap();
+                let request = http::Request::post(url.path())
+                    .body(axum::body::Body::empty())
+                    .unwrap();
                 let told = router.clone().oneshot(request).await.unwrap();
                 assert_eq!(told.status(), 204);
                 Some(json!({"phase": "Succeeded", "containerStatuses": state(ended(0))}))
@@ -290,18 +357,25 @@ impl Kubelet {
     fn outcome(&self, step: &Step, state: OutcomeState, message: Option<&str>, parameters: &Value) {
         let mut artifacts: BTreeMap<String, Vec<OutcomeArtifact>> = BTreeMap::new();
         if state == OutcomeState::Succeeded {
-            for (name, list) in step.executor_input["outputs"]["artifacts"].as_object().into_iter().flatten() {
+            for (name, list) in step.executor_input["outputs"]["artifacts"]
+                .as_object()
+                .into_iter()
+                .flatten()
+            {
                 let uri = list["artifacts"][0]["uri"].as_str().unwrap().to_owned();
                 self.artifacts.create(&uri, b"bytes".to_vec());
-                artifacts.insert(name.clone(), vec![OutcomeArtifact {
-                    name: name.clone(),
-                    uri,
-                    schema_title: "system.Dataset".into(),
-                    schema_version: "0.0.1".into(),
-                    metadata: serde_json::Map::new(),
-                    digest: Some("sha256:00".into()),
-                    size: Some(5),
-                }]);
+                artifacts.insert(
+                    name.clone(),
+                    vec![OutcomeArtifact {
+                        name: name.clone(),
+                        uri,
+                        schema_title: "system.Dataset".into(),
+                        schema_version: "0.0.1".into(),
+                        metadata: serde_json::Map::new(),
+                        digest: Some("sha256:00".into()),
+                        size: Some(5),
+                    }],
+                );
             }
         }
         let outcome = Outcome {
@@ -316,7 +390,9 @@ impl Kubelet {
             parameters: parameters.as_object().unwrap().clone().into_iter().collect(),
             artifacts,
         };
-        let created = self.artifacts.create(&step.outcome_uri, serde_json::to_vec(&outcome).unwrap());
+        let created = self
+            .artifacts
+            .create(&step.outcome_uri, serde_json::to_vec(&outcome).unwrap());
         assert!(created, "{} attempt {} has two outcomes", step.task, step.attempt);
     }
 }
@@ -330,10 +406,14 @@ pub fn behave(step: &Step) -> Play {
         "say" | "maybe" => json!({"Output": input["text"]}),
         "flip" => json!({"Output": "heads"}),
         "numbers" => json!({"Output": [1.0, 2.0, 3.0]}),
-        "total" => json!({"Output": input["values"].as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>()}),
+        "total" => {
+            json!({"Output": input["values"].as_array().unwrap().iter().filter_map(Value::as_f64).sum::<f64>()})
+        }
         "make" => json!({"note": "made"}),
         "train" => json!({"loss": number("rate"), "tags": ["a"]}),
-        "count_all" => json!({"Output": step.executor_input["inputs"]["artifacts"]["items"]["artifacts"].as_array().unwrap().len()}),
+        "count_all" => {
+            json!({"Output": step.executor_input["inputs"]["artifacts"]["items"]["artifacts"].as_array().unwrap().len()})
+        }
         _ => json!({}),
     })
 }
