@@ -287,10 +287,10 @@ class Normaliser:
         for name, word in sorted(self.generated.items(), key=lambda pair: -len(pair[0])):
             value = value.replace(name, word)
         value = re.sub(r"(?<=-)[bcdfghjklmnpqrstvwxz2456789]{5}(?=\b)(?=[^a-z0-9-]|$)", "<random>", value)
-        value = HASH.sub("<hash>", value)
         value = value.replace(self.namespace, "<namespace>")
         value = TIME.sub("<time>", value)
         value = UID.sub(lambda found: self.word("uid", found.group()), value)
+        value = HASH.sub("<hash>", value)
         value = ADDRESS.sub(lambda found: self.word("address", found.group()), value)
         return "<age>" if AGE.match(value) else value
 

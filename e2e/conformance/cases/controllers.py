@@ -153,7 +153,7 @@ STATEFUL = [
 
 SLICES = "endpointslices?labelSelector=kubernetes.io/service-name%3Dx"
 ADDRESS = {"podIP": "10.1.2.3", "podIPs": [{"ip": "10.1.2.3"}]}
-BACKEND = pod("p", labels=LABELS, containers=[{**CONTAINER, "ports": [{"name": "http", "containerPort": 8080}]}], automountServiceAccountToken=False)
+BACKEND = pod("p", labels=LABELS, containers=[{**CONTAINER, "ports": [{"name": "http", "containerPort": 8080}]}], automountServiceAccountToken=False, nodeName="node-1")
 
 
 def has_endpoints(body) -> bool:

@@ -39,8 +39,9 @@ CRD = f"customresourcedefinitions/things.{GROUP}"
 
 
 def defined(crd: dict | None = None) -> list[dict]:
+    everywhere = THINGS if (crd or definition())["spec"]["scope"] == "Namespaced" else "/apis/{ns}.example.com/v1/things"
     return [create("customresourcedefinitions", crd or definition(), quiet=True), {"wait": CRD, "until": ready, "quiet": True},
-            {"wait": THINGS, "until": lambda code, body: code == 200, "quiet": True}]
+            {"wait": everywhere, "until": lambda code, body: code == 200, "quiet": True}]
 
 
 def thing(name: str = "x", **spec) -> dict:
@@ -105,4 +106,11 @@ CASES = [
     case("rules about changes", post(thing(min=1, max=2), quiet=True), patch("merge", {"spec": {"max": 3}}), patch("merge", {"spec": {"min": 2}}, only=["spec"]), crd=definition(WITH_RULES)),
     case("apply creates and owns", {"do": f"PATCH apply {THINGS}/x?fieldManager=me", "body": thing(size=2)}, {"do": f"PATCH apply {THINGS}/x?fieldManager=other", "body": thing(size=3)},
          {"do": f"PATCH apply {THINGS}/x?fieldManager=other&force=true", "body": thing(size=3)}, {"do": f"PATCH apply {THINGS}/x?fieldManager=me", "body": thing(size=3)}),
+    case("a new cluster owner keeps its children", {"do": "POST /apis/{ns}.example.com/v1/things", "body": thing("owner"), "keep": {"owner": "metadata.uid"}, "quiet": True},
+         *[create("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": [
+             {"apiVersion": "{ns}.example.com/v1", "kind": "Thing", "name": "owner", "uid": uid, "controller": True, "blockOwnerDeletion": True}]}}, quiet=True)
+           for name, uid in (("child", "{owner}"), ("doomed", "00000000-0000-0000-0000-000000000003"))],
+         {"wait": "configmaps/doomed", "until": lambda code, body: code == 404, "quiet": True}, {"do": "GET configmaps/child", "only": ["kind", "metadata.deletionTimestamp"]},
+         {"do": "DELETE /apis/{ns}.example.com/v1/things/owner?propagationPolicy=Foreground", "quiet": True}, {"wait": "configmaps/child", "until": lambda code, body: code == 404},
+         crd={**definition(), "spec": {**definition()["spec"], "scope": "Cluster"}}),
 ]

@@ -29,7 +29,7 @@ CASES = [
         {"do": "DELETE pods/x", "body": {"gracePeriodSeconds": 5}, "quiet": True}, {"do": "DELETE pods/x", "body": {"gracePeriodSeconds": 0}, "quiet": True},
         {"events": "w", "until": count(2), "only": ["metadata.name", "metadata.deletionGracePeriodSeconds"]}]},
     {"name": "watch with initial events", "steps": [X, {"watch": "configmaps?labelSelector=a&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&resourceVersion=", "as": "w"},
-        {"events": "w", "until": count(2), "only": ["kind", "metadata.name", "metadata.annotations"]}]},
+        {"events": "w", "until": count(2), "only": ["kind", "metadata.name", "metadata.annotations", "message"]}]},
     {"name": "watch what a status update does", "steps": [create("deployments", deployment(replicas=0, paused=True), quiet=True), {"wait": "deployments/x", "until": lambda body: body["status"]["observedGeneration"] == 1, "quiet": True}, {"watch": "deployments", "as": "w"},
         {"do": "PATCH merge deployments/x", "body": {"metadata": {"annotations": {"a": "b"}}}, "quiet": True}, {"events": "w", "until": count(1), "only": ["metadata.generation", "spec.replicas"]}]},
 ]

@@ -327,8 +327,8 @@ impl KindRules for Job {
         let unlabelled = obj["metadata"]["labels"]
             .as_object()
             .is_none_or(serde_json::Map::is_empty);
-        // Labels that `prepare_create` made are no reason: this runs again after admission.
-        if unlabelled && labels.is_object() && labels.get(UID_LABELS[1]).is_none() {
+        // Also with the labels that `prepare_create` made, as the real server does when it reads what it stored.
+        if unlabelled && labels.is_object() {
             obj["metadata"]["labels"] = labels;
         }
     }

@@ -164,8 +164,16 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &FieldPath) {
                         "must not contain '..'",
                     ));
                 }
-                let allowed =
-                    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+                let allowed = [
+                    "",
+                    "BlockDevice",
+                    "CharDevice",
+                    "Directory",
+                    "DirectoryOrCreate",
+                    "File",
+                    "FileOrCreate",
+                    "Socket",
+                ];
                 if !allowed.contains(&text(value, "type")) {
                     errors.push(FieldError::not_supported(
                         path.child("type"),
