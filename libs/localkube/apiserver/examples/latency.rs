@@ -26,7 +26,12 @@ async fn main() -> anyhow::Result<()> {
     let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> = Api::default_namespaced(client.clone());
-    accounts.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": "default"}}))?).await?;
+    accounts
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(json!({"metadata": {"name": "default"}}))?,
+        )
+        .await?;
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); 6];
     for i in 0..500 {
         let name = format!("p{i}");
@@ -40,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
         times[1].push(t.elapsed());
         let t = Instant::now();
         let status = json!({"status": {"phase": "Running", "podIP": "127.1.2.3", "conditions": [{"type": "Ready", "status": "True"}]}});
-        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+            .await?;
         times[2].push(t.elapsed());
         let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": name}, "data": {"a": "b"}}))?;
         let t = Instant::now();
@@ -55,9 +61,16 @@ async fn main() -> anyhow::Result<()> {
         pods.list(&ListParams::default()).await?;
         times[5].push(t.elapsed());
     }
-    for (what, t) in ["create pod", "get pod", "patch pod status", "create configmap", "delete configmap", "list 500 pods (decoded)"]
-        .iter()
-        .zip(times)
+    for (what, t) in [
+        "create pod",
+        "get pod",
+        "patch pod status",
+        "create configmap",
+        "delete configmap",
+        "list 500 pods (decoded)",
+    ]
+    .iter()
+    .zip(times)
     {
         report(what, t);
     }

@@ -49,7 +49,11 @@ fn internal(server: &ApiServer, res: &Arc<crate::registry::Resource>, namespace:
             ..RequestInfo::default()
         },
         query: Query::default(),
-        accept: Accept { form: Form::Object, yaml: false, discovery_v2: false },
+        accept: Accept {
+            form: Form::Object,
+            yaml: false,
+            discovery_v2: false,
+        },
         res: res.clone(),
         snapshot: server.inner.registry.snapshot(),
         defs: server.inner.definitions.clone(),
@@ -107,10 +111,15 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
             if objects.is_empty() {
                 break;
             }
-            for obj in objects.iter().filter(|o| o.value()["metadata"]["deletionTimestamp"].is_null()) {
+            for obj in objects
+                .iter()
+                .filter(|o| o.value()["metadata"]["deletionTimestamp"].is_null())
+            {
                 let meta = &obj.value()["metadata"];
                 let ctx = internal(server, &res, text(meta, "namespace"), text(meta, "name"));
-                if let Err(error) = delete::delete(server, &ctx, text(meta, "name"), &Options::default()).await {
+                if let Err(error) =
+                    delete::delete(server, &ctx, text(meta, "name"), &Options::default()).await
+                {
                     tracing::warn!(%error, "an object of a deleted definition stays");
                 }
             }
@@ -120,9 +129,15 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
         }
     }
     let name = text(&crd["metadata"], "name");
-    let key = Key { resource: CRDS.into(), namespace: String::new(), name: name.to_owned() };
+    let key = Key {
+        resource: CRDS.into(),
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
     for _ in 0..16 {
-        let Some(current) = server.inner.store.get_latest(&key) else { return };
+        let Some(current) = server.inner.store.get_latest(&key) else {
+            return;
+        };
         let mut new = current.value().clone();
         if let Some(list) = new["metadata"]["finalizers"].as_array_mut() {
             list.retain(|f| f != crate::crd::CLEANUP);
@@ -131,7 +146,11 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
         let done = if last {
             server.inner.store.remove(key.clone(), current.rv, new).await
         } else {
-            server.inner.store.put(key.clone(), Expect::Version(current.rv), new).await
+            server
+                .inner
+                .store
+                .put(key.clone(), Expect::Version(current.rv), new)
+                .await
         };
         if done.is_ok() {
             server.inner.wrote(CRDS);
@@ -141,8 +160,14 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
 }
 
 async fn watch_roles(server: ApiServer) {
-    let (_, mut subscription) = server.inner.store.list_and_watch(&rbac::CLUSTER_ROLES.into(), None);
-    while !matches!(subscription.live.recv().await, Err(tokio::sync::broadcast::error::RecvError::Closed)) {
+    let (_, mut subscription) = server
+        .inner
+        .store
+        .list_and_watch(&rbac::CLUSTER_ROLES.into(), None);
+    while !matches!(
+        subscription.live.recv().await,
+        Err(tokio::sync::broadcast::error::RecvError::Closed)
+    ) {
         // Several changes at once are one round.
         while subscription.live.try_recv().is_ok() {}
         aggregate_cluster_roles(&server).await;
@@ -156,15 +181,26 @@ pub(crate) async fn aggregate_cluster_roles(server: &ApiServer) {
         let all: Vec<Arc<Obj>> = server.inner.store.list(rbac::CLUSTER_ROLES, None, None).1;
         let mut changed = false;
         for role in &all {
-            let Some(rules) = rbac::aggregated_rules(role.value(), &all) else { continue };
+            let Some(rules) = rbac::aggregated_rules(role.value(), &all) else {
+                continue;
+            };
             if rules == rbac::rules_of(role.value()) {
                 continue;
             }
             let mut new = role.value().clone();
             new["rules"] = json!(rules);
             let name = text(&new["metadata"], "name").to_owned();
-            let key = Key { resource: rbac::CLUSTER_ROLES.into(), namespace: String::new(), name };
-            changed |= server.inner.store.put(key, Expect::Version(role.rv), new).await.is_ok();
+            let key = Key {
+                resource: rbac::CLUSTER_ROLES.into(),
+                namespace: String::new(),
+                name,
+            };
+            changed |= server
+                .inner
+                .store
+                .put(key, Expect::Version(role.rv), new)
+                .await
+                .is_ok();
         }
         if !changed {
             return;

@@ -12,6 +12,10 @@ use crate::times;
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 fn with_identity(mut obj: Value) -> Value {
+    if let Some(map) = obj.as_object_mut() {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
     let meta = &mut obj["metadata"];
     meta["uid"] = uuid::Uuid::new_v4().to_string().into();
     meta["creationTimestamp"] = times::now().into();
@@ -30,7 +34,12 @@ impl ApiServer {
         if self.inner.store.get_latest(&key).is_some() {
             return Ok(());
         }
-        match self.inner.store.put(key, Expect::Absent, with_identity(obj)).await {
+        match self
+            .inner
+            .store
+            .put(key, Expect::Absent, with_identity(obj))
+            .await
+        {
             Ok(_) | Err(WriteError::Exists) => {
                 self.inner.wrote(resource);
                 Ok(())
@@ -49,7 +58,10 @@ impl ApiServer {
                     "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
             ));
         }
-        for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+        for (name, value) in [
+            ("system-cluster-critical", 2_000_000_000),
+            ("system-node-critical", 2_000_001_000),
+        ] {
             writes.push((
                 "scheduling.k8s.io/priorityclasses",
                 json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name, "generation": 1},
@@ -65,13 +77,14 @@ impl ApiServer {
             };
             // The node authorizer is not rebuilt here: node agents have the role of nodes.
             if resource == rbac::CLUSTER_ROLE_BINDINGS && item["metadata"]["name"] == "system:node" {
-                item["subjects"] =
-                    json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]);
+                item["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}]);
             }
             writes.push((resource, item));
         }
         // All at once, so that the writer commits them as one group.
-        let all = writes.into_iter().map(|(resource, obj)| self.put_if_absent(resource, obj));
+        let all = writes
+            .into_iter()
+            .map(|(resource, obj)| self.put_if_absent(resource, obj));
         for result in futures::future::join_all(all).await {
             result?;
         }
@@ -100,12 +113,19 @@ impl ApiServer {
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
             "endpoints": [{"addresses": [address.ip().to_string()], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]});
-        for (resource, obj) in [("/endpoints", endpoints), ("discovery.k8s.io/endpointslices", slice)] {
-            let key = Key { resource: resource.into(), namespace: "default".into(), name: "kubernetes".into() };
+        for (resource, obj) in [
+            ("/endpoints", endpoints),
+            ("discovery.k8s.io/endpointslices", slice),
+        ] {
+            let key = Key {
+                resource: resource.into(),
+                namespace: "default".into(),
+                name: "kubernetes".into(),
+            };
             match self.inner.store.get_latest(&key) {
                 None => self.put_if_absent(resource, obj).await?,
                 Some(old) => {
-                    let mut new = obj;
+                    let mut new = with_identity(obj);
                     new["metadata"] = old.value()["metadata"].clone();
                     self.inner.store.put(key, Expect::Version(old.rv), new).await?;
                 }

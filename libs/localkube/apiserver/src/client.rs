@@ -56,7 +56,9 @@ async fn call(
         }
     });
     if !request.headers().contains_key(header::HOST) {
-        request.headers_mut().insert(header::HOST, http::HeaderValue::from_static("localhost"));
+        request
+            .headers_mut()
+            .insert(header::HOST, http::HeaderValue::from_static("localhost"));
     }
     let response = sender.send_request(request).await?;
     Ok(response.map(axum::body::Body::new))

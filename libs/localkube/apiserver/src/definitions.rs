@@ -11,7 +11,12 @@ use crate::quantity;
 
 const DATA: &[u8] = include_bytes!("../data/openapi.json.gz");
 
-const JSON_TYPES: [&str; 4] = ["JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray"];
+const JSON_TYPES: [&str; 4] = [
+    "JSON",
+    "JSONSchemaPropsOrArray",
+    "JSONSchemaPropsOrBool",
+    "JSONSchemaPropsOrStringArray",
+];
 
 /// One schema; references are by name.
 #[derive(Debug, Default, Deserialize)]
@@ -49,14 +54,13 @@ struct Gvk {
 
 impl Def {
     fn has_strategy(&self, name: &str) -> bool {
-        self.patch_strategy.as_deref().is_some_and(|s| s.split(',').any(|x| x == name))
+        self.patch_strategy
+            .as_deref()
+            .is_some_and(|s| s.split(',').any(|x| x == name))
     }
     /// Lists merge by key, or as sets when there is none.
     pub fn merges(&self) -> bool {
         self.has_strategy("merge")
-    }
-    pub fn retains_keys(&self) -> bool {
-        self.has_strategy("retainKeys")
     }
 }
 
@@ -98,7 +102,11 @@ impl Definitions {
     }
 
     pub fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<String> {
-        let gvk = Gvk { group: group.into(), version: version.into(), kind: kind.into() };
+        let gvk = Gvk {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+        };
         self.by_kind.get(&gvk).cloned()
     }
 
@@ -116,15 +124,25 @@ impl Definitions {
 
     /// Whether values of the definition are an opaque string, number or JSON rather than a struct.
     fn short_name<'a>(&self, def: &'a Def) -> &'a str {
-        def.reference.as_deref().and_then(|r| r.rsplit(['/', '.']).next()).unwrap_or_default()
+        def.reference
+            .as_deref()
+            .and_then(|r| r.rsplit(['/', '.']).next())
+            .unwrap_or_default()
     }
 
     /// Does to a value what decoding into the Go type does: drops unknown fields and nulls, checks types, writes quantities in
     /// canonical form. Returns the paths of unknown fields.
     pub fn decode(&self, name: &str, value: &mut Value) -> Result<Vec<String>, String> {
-        let Some(def) = self.defs.get(name) else { return Ok(Vec::new()) };
+        let Some(def) = self.defs.get(name) else {
+            return Ok(Vec::new());
+        };
         let struct_name = name.rsplit('.').next().unwrap_or_default().to_owned();
-        let mut walk = Walk { defs: self, unknown: VecDeque::new(), path: Vec::new(), fields: Vec::new() };
+        let mut walk = Walk {
+            defs: self,
+            unknown: VecDeque::new(),
+            path: Vec::new(),
+            fields: Vec::new(),
+        };
         walk.check(def, value, &struct_name)?;
         Ok(walk.unknown.into_iter().collect())
     }
@@ -140,11 +158,18 @@ impl Definitions {
         }
         match def.kind.as_deref() {
             Some("array") => {
-                format!("[]{}", def.items.as_ref().map_or_else(|| "interface {}".into(), |i| self.go_type(i)))
+                format!(
+                    "[]{}",
+                    def.items
+                        .as_ref()
+                        .map_or_else(|| "interface {}".into(), |i| self.go_type(i))
+                )
             }
             Some("object") => format!(
                 "map[string]{}",
-                def.additional.as_ref().map_or_else(|| "interface {}".into(), |i| self.go_type(i))
+                def.additional
+                    .as_ref()
+                    .map_or_else(|| "interface {}".into(), |i| self.go_type(i))
             ),
             Some("boolean") => "bool".into(),
             Some("integer") => def.format.clone().unwrap_or_else(|| "int64".into()),
@@ -180,7 +205,10 @@ impl Walk<'_> {
         if self.fields.is_empty() {
             format!("json: cannot unmarshal {got} into Go value of type {ty}")
         } else {
-            format!("json: cannot unmarshal {got} into Go struct field {owner}.{} of type {ty}", self.fields.join("."))
+            format!(
+                "json: cannot unmarshal {got} into Go struct field {owner}.{} of type {ty}",
+                self.fields.join(".")
+            )
         }
     }
 
@@ -200,11 +228,15 @@ impl Walk<'_> {
                     Value::Number(n) => n.to_string(),
                     _ => return Err(quantity::SYNTAX.to_owned()),
                 };
-                *value = quantity::canonical(&text).ok_or_else(|| quantity::SYNTAX.to_owned())?.into();
+                *value = quantity::canonical(&text)
+                    .ok_or_else(|| quantity::SYNTAX.to_owned())?
+                    .into();
                 return Ok(());
             }
             "Time" | "MicroTime" => {
-                let Some(text) = value.as_str() else { return Err(self.mismatch(def, value, owner)) };
+                let Some(text) = value.as_str() else {
+                    return Err(self.mismatch(def, value, owner));
+                };
                 return crate::times::normalise(text, name == "MicroTime").map(|t| *value = t.into());
             }
             "FieldsV1" | "RawExtension" => return Ok(()),
@@ -212,18 +244,28 @@ impl Walk<'_> {
             _ => {}
         }
         let resolved = self.defs.resolve(def);
-        let owner = if def.reference.is_some() { name.as_str() } else { owner };
+        let owner = if def.reference.is_some() {
+            name.as_str()
+        } else {
+            owner
+        };
         match resolved.kind.as_deref() {
             Some("object") => self.object(def, resolved, value, owner),
             Some("array") => {
                 if !value.is_array() {
                     return Err(self.mismatch(def, value, owner));
                 }
-                let (Some(items), Value::Array(list)) = (&resolved.items, value) else { return Ok(()) };
+                let (Some(items), Value::Array(list)) = (&resolved.items, value) else {
+                    return Ok(());
+                };
                 let last = self.path.pop().unwrap_or_default();
                 for (i, item) in list.iter_mut().enumerate() {
                     self.path.push(format!("{last}[{i}]"));
-                    let result = if item.is_null() { Ok(()) } else { self.check(items, item, owner) };
+                    let result = if item.is_null() {
+                        Ok(())
+                    } else {
+                        self.check(items, item, owner)
+                    };
                     self.path.pop();
                     result?;
                 }
@@ -234,14 +276,17 @@ impl Walk<'_> {
                 Value::String(s) if resolved.format.as_deref() == Some("byte") => {
                     use base64::Engine as _;
                     let plain: String = s.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
-                    base64::engine::general_purpose::STANDARD.decode(&plain).map(|_| ()).map_err(|e| {
-                        let at = match e {
-                            base64::DecodeError::InvalidByte(at, _)
-                            | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                            _ => plain.len(),
-                        };
-                        format!("illegal base64 data at input byte {at}")
-                    })
+                    base64::engine::general_purpose::STANDARD
+                        .decode(&plain)
+                        .map(|_| ())
+                        .map_err(|e| {
+                            let at = match e {
+                                base64::DecodeError::InvalidByte(at, _)
+                                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                                _ => plain.len(),
+                            };
+                            format!("illegal base64 data at input byte {at}")
+                        })
                 }
                 Value::String(_) => Ok(()),
                 _ => Err(self.mismatch(def, value, owner)),
@@ -249,11 +294,13 @@ impl Walk<'_> {
             Some("boolean") if !value.is_boolean() => Err(self.mismatch(def, value, owner)),
             Some("integer") => {
                 let whole = value.as_i64().or_else(|| {
-                    value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15).map(|f| f as i64)
+                    value
+                        .as_f64()
+                        .filter(|f| f.fract() == 0.0 && f.abs() < 9e15)
+                        .map(|f| f as i64)
                 });
-                let fits = whole.is_some_and(|n| {
-                    resolved.format.as_deref() != Some("int32") || i32::try_from(n).is_ok()
-                });
+                let fits = whole
+                    .is_some_and(|n| resolved.format.as_deref() != Some("int32") || i32::try_from(n).is_ok());
                 match whole {
                     Some(n) if fits => {
                         *value = n.into();
@@ -268,9 +315,13 @@ impl Walk<'_> {
     }
 
     fn object(&mut self, def: &Def, resolved: &Def, value: &mut Value, owner: &str) -> Result<(), String> {
-        let Some(map) = value.as_object_mut() else { return Err(self.mismatch(def, value, owner)) };
+        let Some(map) = value.as_object_mut() else {
+            return Err(self.mismatch(def, value, owner));
+        };
         if resolved.properties.is_empty() {
-            let Some(additional) = &resolved.additional else { return Ok(()) };
+            let Some(additional) = &resolved.additional else {
+                return Ok(());
+            };
             let string_map = additional.kind.as_deref() == Some("string");
             for (key, item) in map.iter_mut() {
                 if item.is_null() {
@@ -342,7 +393,8 @@ mod tests {
         );
         let mut deployment = json!({"spec": {"replicas": "3"}});
         assert_eq!(
-            defs.decode("io.k8s.api.apps.v1.Deployment", &mut deployment).unwrap_err(),
+            defs.decode("io.k8s.api.apps.v1.Deployment", &mut deployment)
+                .unwrap_err(),
             "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
         );
     }

@@ -15,14 +15,32 @@ use crate::subresources::reviews::{AUTHENTICATION, AUTHORIZATION};
 
 /// The Kubernetes version whose behaviour is followed.
 pub const VERSION: &str = "v1.35.4";
-const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const VERBS: [&str; 8] = [
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 fn text(body: &str) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body.to_owned()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        body.to_owned(),
+    )
+        .into_response()
 }
 
 /// Serves a non-resource path.
-pub(crate) fn serve(server: &ApiServer, info: &RequestInfo, query: &Query, request: &Request) -> ApiResult<Response> {
+pub(crate) fn serve(
+    server: &ApiServer,
+    info: &RequestInfo,
+    query: &Query,
+    request: &Request,
+) -> ApiResult<Response> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Err(ApiError::method_not_allowed());
     }
@@ -32,8 +50,10 @@ pub(crate) fn serve(server: &ApiServer, info: &RequestInfo, query: &Query, reque
     let parts: Vec<&str> = info.path.split('/').filter(|p| !p.is_empty()).collect();
     let ok = |v: &Value| Ok(json_answer(accept.is_some_and(|a| a.yaml), StatusCode::OK, v));
     match parts.as_slice() {
-        [] => ok(&json!({"paths": ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez",
-            "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]})),
+        [] => ok(
+            &json!({"paths": ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez",
+            "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]}),
+        ),
         ["api"] if v2 => Ok(aggregated(&snapshot, true)),
         ["api"] => ok(&json!({"kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "localhost"}]})),
@@ -55,10 +75,12 @@ pub(crate) fn serve(server: &ApiServer, info: &RequestInfo, query: &Query, reque
         ["apis", group, version] if snapshot.has_group_version(group, version) && !group.is_empty() => {
             ok(&resource_list(&snapshot, group, version))
         }
-        ["version"] => ok(&json!({"major": "1", "minor": "35", "emulationMajor": "1", "emulationMinor": "35",
+        ["version"] => ok(
+            &json!({"major": "1", "minor": "35", "emulationMajor": "1", "emulationMinor": "35",
             "minCompatibilityMajor": "1", "minCompatibilityMinor": "34", "gitVersion": VERSION,
             "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z", "goVersion": "", "compiler": "rustc",
-            "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)})),
+            "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)}),
+        ),
         ["healthz" | "livez" | "readyz", ..] => Ok(text("ok")),
         ["openapi", rest @ ..] => crate::openapi::serve(server, rest, query, request),
         [".well-known", "openid-configuration"] => ok(&json!({"issuer": ISSUER,
@@ -70,17 +92,27 @@ pub(crate) fn serve(server: &ApiServer, info: &RequestInfo, query: &Query, reque
 }
 
 fn not_found() -> ApiResult<Response> {
-    Ok((StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "404 page not found\n")
+    Ok((
+        StatusCode::NOT_FOUND,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        "404 page not found\n",
+    )
         .into_response())
 }
 
 fn named_groups(snapshot: &Snapshot) -> impl Iterator<Item = (&str, &[String])> {
-    snapshot.groups.iter().filter(|(g, _)| !g.is_empty()).map(|(g, v)| (g.as_str(), v.as_slice()))
+    snapshot
+        .groups
+        .iter()
+        .filter(|(g, _)| !g.is_empty())
+        .map(|(g, v)| (g.as_str(), v.as_slice()))
 }
 
 fn group_json(group: &str, versions: &[String]) -> Value {
-    let all: Vec<Value> =
-        versions.iter().map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v})).collect();
+    let all: Vec<Value> = versions
+        .iter()
+        .map(|v| json!({"groupVersion": format!("{group}/{v}"), "version": v}))
+        .collect();
     let preferred = all.first().cloned().unwrap_or(Value::Null);
     json!({"name": group, "versions": all, "preferredVersion": preferred})
 }
@@ -96,17 +128,36 @@ fn reviews(group: &str) -> Vec<(&'static str, &'static str, bool)> {
 
 fn verbs(res: &Resource) -> Vec<&'static str> {
     if res.custom().is_some() {
-        return vec!["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+        return vec![
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "create",
+            "update",
+            "watch",
+        ];
     }
-    VERBS.iter().copied().filter(|v| !(*v == "deletecollection" && res.is("", "namespaces"))).collect()
+    VERBS
+        .iter()
+        .copied()
+        .filter(|v| !(*v == "deletecollection" && res.is("", "namespaces")))
+        .collect()
 }
 
 /// Tells clients that the stored version changed.
 fn storage_version_hash(res: &Resource) -> String {
     use base64::Engine as _;
     use sha2::Digest as _;
-    let version = res.custom().map_or(res.version.as_str(), |c| c.storage_version.as_str());
-    let (group, version) = if res.group == "events.k8s.io" { ("", "v1") } else { (res.group.as_str(), version) };
+    let version = res
+        .custom()
+        .map_or(res.version.as_str(), |c| c.storage_version.as_str());
+    let (group, version) = if res.group == "events.k8s.io" {
+        ("", "v1")
+    } else {
+        (res.group.as_str(), version)
+    };
     let digest = sha2::Sha256::digest(format!("{group}/{version}/{}", res.kind));
     base64::engine::general_purpose::STANDARD.encode(&digest[..8])
 }
@@ -143,13 +194,25 @@ fn resource_list(snapshot: &Snapshot, group: &str, version: &str) -> Value {
             sub(s.name, s.group, s.version, s.kind, &s.verbs);
         }
         if r.custom().is_some() && r.status {
-            sub("status", &r.group, &r.version, &r.kind, &["get", "patch", "update"]);
+            sub(
+                "status",
+                &r.group,
+                &r.version,
+                &r.kind,
+                &["get", "patch", "update"],
+            );
         }
         if r.scale.is_some() {
             sub("scale", "autoscaling", "v1", "Scale", &["get", "patch", "update"]);
         }
         if r.custom().is_none() && r.status {
-            sub("status", &r.group, &r.version, &r.kind, &["get", "patch", "update"]);
+            sub(
+                "status",
+                &r.group,
+                &r.version,
+                &r.kind,
+                &["get", "patch", "update"],
+            );
         }
     }
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version), "resources": out})
@@ -157,7 +220,8 @@ fn resource_list(snapshot: &Snapshot, group: &str, version: &str) -> Value {
 
 /// `APIGroupDiscoveryList` of the core group or of all others.
 fn aggregated(snapshot: &Snapshot, core: bool) -> Response {
-    let kind_of = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let kind_of =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let items: Vec<Value> = snapshot
         .groups
         .iter()
@@ -211,7 +275,10 @@ fn aggregated(snapshot: &Snapshot, core: bool) -> Response {
         .collect();
     let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
     (
-        [(header::CONTENT_TYPE, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")],
+        [(
+            header::CONTENT_TYPE,
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        )],
         list.to_string(),
     )
         .into_response()

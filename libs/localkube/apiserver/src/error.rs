@@ -15,7 +15,10 @@ pub struct GroupResource {
 
 impl GroupResource {
     pub fn new(group: &str, resource: &str) -> Self {
-        Self { group: group.into(), resource: resource.into() }
+        Self {
+            group: group.into(),
+            resource: resource.into(),
+        }
     }
 }
 
@@ -85,10 +88,20 @@ impl ApiError {
     }
 
     pub fn not_found(gr: &GroupResource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{gr} {name:?} not found"), Self::details(gr, name))
+        Self::new(
+            404,
+            "NotFound",
+            format!("{gr} {name:?} not found"),
+            Self::details(gr, name),
+        )
     }
     pub fn already_exists(gr: &GroupResource, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{gr} {name:?} already exists"), Self::details(gr, name))
+        Self::new(
+            409,
+            "AlreadyExists",
+            format!("{gr} {name:?} already exists"),
+            Self::details(gr, name),
+        )
     }
     pub fn conflict(gr: &GroupResource, name: &str, text: impl std::fmt::Display) -> Self {
         let message = format!("Operation cannot be fulfilled on {gr} {name:?}: {text}");
@@ -144,7 +157,12 @@ impl ApiError {
     }
     /// The server has no such resource.
     pub fn no_resource() -> Self {
-        Self::new(404, "NotFound", "the server could not find the requested resource", json!({}))
+        Self::new(
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+            json!({}),
+        )
     }
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message, json!({}))
@@ -186,10 +204,16 @@ impl std::error::Error for ApiError {}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response =
-            (self.code, [(header::CONTENT_TYPE, "application/json")], self.body.to_string()).into_response();
+        let mut response = (
+            self.code,
+            [(header::CONTENT_TYPE, "application/json")],
+            self.body.to_string(),
+        )
+            .into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -62,8 +62,18 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    pub fn new(kind: FieldErrorKind, field: impl Into<String>, value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self { kind, field: field.into(), value, detail: detail.into() }
+    pub fn new(
+        kind: FieldErrorKind,
+        field: impl Into<String>,
+        value: Option<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            field: field.into(),
+            value,
+            detail: detail.into(),
+        }
     }
     /// `<field>: Invalid value: <value>: <detail>`
     pub fn invalid(field: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
@@ -88,19 +98,32 @@ impl FieldError {
     /// `<field>: Unsupported value: <value>: supported values: "A", "B"` (in the order given)
     pub fn not_supported(field: impl Into<String>, value: impl Into<Value>, supported: &[&str]) -> Self {
         let names: Vec<String> = supported.iter().map(|n| format!("{n:?}")).collect();
-        let detail =
-            if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
+        let detail = if names.is_empty() {
+            String::new()
+        } else {
+            format!("supported values: {}", names.join(", "))
+        };
         Self::new(FieldErrorKind::NotSupported, field, Some(value.into()), detail)
     }
     /// `<field>: Too long: may not be more than <max> bytes`
     pub fn too_long(field: impl Into<String>, max: usize) -> Self {
         let unit = if max == 1 { "byte" } else { "bytes" };
-        Self::new(FieldErrorKind::TooLong, field, None, format!("may not be more than {max} {unit}"))
+        Self::new(
+            FieldErrorKind::TooLong,
+            field,
+            None,
+            format!("may not be more than {max} {unit}"),
+        )
     }
     /// `<field>: Too many: <actual>: must have at most <max> items`
     pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
         let unit = if max == 1 { "item" } else { "items" };
-        Self::new(FieldErrorKind::TooMany, field, Some(Value::from(actual)), format!("must have at most {max} {unit}"))
+        Self::new(
+            FieldErrorKind::TooMany,
+            field,
+            Some(Value::from(actual)),
+            format!("must have at most {max} {unit}"),
+        )
     }
 
     /// The text without the field, which is the `message` of a `StatusCause`.
@@ -108,7 +131,10 @@ impl FieldError {
         let mut out = self.kind.text().to_owned();
         let shows_value = !matches!(
             self.kind,
-            FieldErrorKind::Required | FieldErrorKind::Forbidden | FieldErrorKind::TooLong | FieldErrorKind::Internal
+            FieldErrorKind::Required
+                | FieldErrorKind::Forbidden
+                | FieldErrorKind::TooLong
+                | FieldErrorKind::Internal
         );
         if let Some(value) = self.value.as_ref().filter(|_| shows_value) {
             out.push_str(": ");
@@ -145,7 +171,11 @@ pub fn aggregate(errors: &[FieldError]) -> String {
             texts.push(t);
         }
     }
-    if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
+    if texts.len() == 1 {
+        texts.remove(0)
+    } else {
+        format!("[{}]", texts.join(", "))
+    }
 }
 
 /// A path to a field.
@@ -158,7 +188,11 @@ impl FieldPath {
     }
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() {
+            Self(name.to_owned())
+        } else {
+            Self(format!("{}.{name}", self.0))
+        }
     }
     #[must_use]
     pub fn index(&self, i: usize) -> Self {
@@ -197,7 +231,10 @@ mod tests {
     #[test]
     fn texts_are_kubernetes_texts() {
         let p = FieldPath::new("spec").child("containers").index(0).child("image");
-        assert_eq!(FieldError::required(&p, "").to_string(), "spec.containers[0].image: Required value");
+        assert_eq!(
+            FieldError::required(&p, "").to_string(),
+            "spec.containers[0].image: Required value"
+        );
         assert_eq!(
             FieldError::not_supported("spec.restartPolicy", "x", &["Always", "Never"]).to_string(),
             r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never""#

@@ -42,7 +42,11 @@ impl Ctx {
         self.res.gr()
     }
     pub fn ns(&self) -> &str {
-        if self.res.namespaced { &self.info.namespace } else { "" }
+        if self.res.namespaced {
+            &self.info.namespace
+        } else {
+            ""
+        }
     }
     pub fn dry_run(&self) -> ApiResult<bool> {
         match self.query.get("dryRun") {
@@ -81,7 +85,11 @@ impl Ctx {
                 ..RequestInfo::default()
             },
             query: self.query.clone(),
-            accept: Accept { form: Form::Object, yaml: false, discovery_v2: false },
+            accept: Accept {
+                form: Form::Object,
+                yaml: false,
+                discovery_v2: false,
+            },
             res: res.clone(),
             snapshot: self.snapshot.clone(),
             defs: self.defs.clone(),
@@ -93,7 +101,10 @@ impl Ctx {
 }
 
 fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// Handles any request.
@@ -130,8 +141,14 @@ fn websocket_token(headers: &HeaderMap) -> Option<String> {
     use base64::Engine as _;
     let encoded = header_text(headers, "sec-websocket-protocol")
         .split(',')
-        .find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io.").map(str::to_owned))?;
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
+        .find_map(|p| {
+            p.trim()
+                .strip_prefix("base64url.bearer.authorization.k8s.io.")
+                .map(str::to_owned)
+        })?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(encoded)
+        .ok()?;
     String::from_utf8(bytes).ok()
 }
 
@@ -140,13 +157,26 @@ fn impersonate(inner: &Inner, headers: &HeaderMap, user: UserInfo) -> ApiResult<
     if name.is_empty() {
         return Ok(user);
     }
-    let wanted_groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect();
+    let wanted_groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|v| v.to_str().ok().map(str::to_owned))
+        .collect();
     let check = |group: &str, resource: &str, namespace: &str, name: &str| {
-        let a = Attributes { verb: "impersonate", group, resource, namespace, name, ..Attributes::default() };
+        let a = Attributes {
+            verb: "impersonate",
+            group,
+            resource,
+            namespace,
+            name,
+            ..Attributes::default()
+        };
         authorize(inner, &user, &a)
     };
-    if let Some((ns, account)) = name.strip_prefix("system:serviceaccount:").and_then(|r| r.split_once(':')) {
+    if let Some((ns, account)) = name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|r| r.split_once(':'))
+    {
         check("", "serviceaccounts", ns, account)?;
         let mut out = auth::service_account(ns, account);
         if !wanted_groups.is_empty() {
@@ -162,7 +192,11 @@ fn impersonate(inner: &Inner, headers: &HeaderMap, user: UserInfo) -> ApiResult<
         check("", "groups", "", group)?;
     }
     let groups: Vec<&str> = wanted_groups.iter().map(String::as_str).collect();
-    Ok(if name == auth::ANONYMOUS { auth::anonymous() } else { auth::user(name, &groups) })
+    Ok(if name == auth::ANONYMOUS {
+        auth::anonymous()
+    } else {
+        auth::user(name, &groups)
+    })
 }
 
 /// Refuses what the user may not do, in Kubernetes' words.
@@ -192,7 +226,10 @@ pub(crate) fn authorize(inner: &Inner, user: &UserInfo, a: &Attributes<'_>) -> A
     Err(ApiError::forbidden(
         &GroupResource::new(a.group, a.resource),
         a.name,
-        format!("User {name:?} cannot {} resource {resource:?} in API group {:?} {place}", a.verb, a.group),
+        format!(
+            "User {name:?} cannot {} resource {resource:?} in API group {:?} {place}",
+            a.verb, a.group
+        ),
     ))
 }
 
@@ -218,7 +255,11 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
     let user = impersonate(&inner, request.headers(), user)?;
 
     let attributes = if info.non_resource {
-        Attributes { verb: &info.verb, path: Some(&info.path), ..Attributes::default() }
+        Attributes {
+            verb: &info.verb,
+            path: Some(&info.path),
+            ..Attributes::default()
+        }
     } else {
         Attributes {
             verb: &info.verb,
@@ -244,10 +285,21 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
     let res = snapshot.get(&info.group, &info.version, &info.resource).cloned();
     let Some(res) = res else {
         if info.group.is_empty() && info.resource == "bindings" && request.method() == Method::POST {
-            let pods = snapshot.get("", "v1", "pods").cloned().ok_or_else(ApiError::no_resource)?;
+            let pods = snapshot
+                .get("", "v1", "pods")
+                .cloned()
+                .ok_or_else(ApiError::no_resource)?;
             let ctx = make_ctx(&inner, user, info, query, &request, pods, snapshot)?;
             let body = read_body(request.into_body()).await?;
             return crate::subresources::pods::bind(&server, &ctx, &body).await;
+        }
+        if !snapshot.groups.iter().any(|(g, _)| *g == info.group) {
+            return Ok((
+                StatusCode::NOT_FOUND,
+                [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+                "404 page not found\n",
+            )
+                .into_response());
         }
         return Err(ApiError::no_resource().with_empty_details());
     };
@@ -265,7 +317,10 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
     }
     let mut response = dispatch(&server, &ctx, request).await?;
     for text in ctx.warnings.lock().iter() {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let quoted = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(header::WARNING, value);
         }
@@ -291,7 +346,9 @@ async fn protobuf_to_json(inner: &Inner, request: Request) -> ApiResult<Request>
         })?;
         json = serde_json::to_vec(&value).map_err(ApiError::internal)?;
     }
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     parts.headers.remove(header::CONTENT_LENGTH);
     Ok(Request::from_parts(parts, Body::from(json)))
 }
@@ -305,10 +362,17 @@ fn make_ctx(
     res: Arc<Resource>,
     snapshot: Arc<Snapshot>,
 ) -> ApiResult<Ctx> {
-    let streaming = matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    let streaming = matches!(
+        info.subresource.as_str(),
+        "log" | "exec" | "attach" | "portforward" | "proxy"
+    );
     let accept = match Accept::parse(request.headers()) {
         Some(accept) => accept,
-        None if streaming => Accept { form: Form::Object, yaml: false, discovery_v2: false },
+        None if streaming => Accept {
+            form: Form::Object,
+            yaml: false,
+            discovery_v2: false,
+        },
         None => {
             return Err(ApiError::new(
                 406,
@@ -366,12 +430,28 @@ async fn dispatch(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<
         "update" => {
             let body = read_body(request.into_body()).await?;
             let (value, created) = crate::objects::write::replace(server, ctx, &body).await?;
-            Ok(answer(ctx, if created { StatusCode::CREATED } else { StatusCode::OK }, value))
+            Ok(answer(
+                ctx,
+                if created {
+                    StatusCode::CREATED
+                } else {
+                    StatusCode::OK
+                },
+                value,
+            ))
         }
         "patch" => {
             let body = read_body(request.into_body()).await?;
             let (value, created) = crate::objects::patch::patch(server, ctx, &body).await?;
-            Ok(answer(ctx, if created { StatusCode::CREATED } else { StatusCode::OK }, value))
+            Ok(answer(
+                ctx,
+                if created {
+                    StatusCode::CREATED
+                } else {
+                    StatusCode::OK
+                },
+                value,
+            ))
         }
         "delete" => {
             let body = read_body(request.into_body()).await?;
@@ -388,8 +468,9 @@ async fn dispatch(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<
 /// One object in the form that was asked for.
 pub(crate) fn answer(ctx: &Ctx, code: StatusCode, value: Value) -> Response {
     let value = match ctx.accept.form {
-        Form::Object => value,
-        Form::Table if value["kind"] != "Status" => crate::table::table(ctx, &[&value], &value["metadata"], true),
+        Form::Table if value["kind"] != "Status" => {
+            crate::table::table(ctx, &[&value], &value["metadata"], true)
+        }
         Form::Metadata if value["kind"] != "Status" => crate::table::partial(&value),
         _ => value,
     };

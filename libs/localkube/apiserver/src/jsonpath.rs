@@ -20,7 +20,11 @@ pub struct JsonPath(Vec<Step>);
 
 impl JsonPath {
     pub fn parse(text: &str) -> Self {
-        let text = text.trim().trim_start_matches('{').trim_end_matches('}').trim_start_matches('$');
+        let text = text
+            .trim()
+            .trim_start_matches('{')
+            .trim_end_matches('}')
+            .trim_start_matches('$');
         Self(steps(text).unwrap_or_else(|| vec![Step::Index(i64::MAX)]))
     }
 
@@ -53,7 +57,12 @@ impl JsonPath {
                         }));
                     }
                     Step::Has(path) => {
-                        next.extend(v.as_array().into_iter().flatten().filter(|item| at(item, path).is_some()));
+                        next.extend(
+                            v.as_array()
+                                .into_iter()
+                                .flatten()
+                                .filter(|item| at(item, path).is_some()),
+                        );
                     }
                 }
             }
@@ -85,7 +94,10 @@ fn at<'a>(v: &'a Value, path: &[String]) -> Option<&'a Value> {
 }
 
 fn names(path: &str) -> Vec<String> {
-    path.split('.').filter(|p| !p.is_empty()).map(str::to_owned).collect()
+    path.split('.')
+        .filter(|p| !p.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn steps(text: &str) -> Option<Vec<Step>> {
@@ -122,7 +134,11 @@ fn steps(text: &str) -> Option<Vec<Step>> {
             out.push(Step::Name(name));
             rest = &rest[end..];
         } else if let Some(r) = rest.strip_prefix('[') {
-            let end = if r.starts_with("?(") { r.find(")]")? + 1 } else { r.find(']')? };
+            let end = if r.starts_with("?(") {
+                r.find(")]")? + 1
+            } else {
+                r.find(']')?
+            };
             let inner = &r[..end];
             rest = &r[end + 1..];
             if inner == "*" {
@@ -172,7 +188,13 @@ mod tests {
     #[test]
     fn finds() {
         let v = json!({"spec": {"a.b": 1, "list": [{"n": "x", "v": 1}, {"n": "y", "v": 2}]}});
-        let get = |p: &str| JsonPath::parse(p).find(&v).into_iter().cloned().collect::<Vec<_>>();
+        let get = |p: &str| {
+            JsonPath::parse(p)
+                .find(&v)
+                .into_iter()
+                .cloned()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(get(".spec.list[1].v"), [json!(2)]);
         assert_eq!(get("{.spec.list[*].n}"), [json!("x"), json!("y")]);
         assert_eq!(get(r#".spec.list[?(@.n=="y")].v"#), [json!(2)]);

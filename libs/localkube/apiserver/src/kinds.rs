@@ -51,7 +51,10 @@ pub trait KindRules: Send + Sync + 'static {
     fn cells(&self, obj: &Value, _now: i64) -> Vec<Value> {
         vec![
             obj["metadata"]["name"].clone(),
-            obj["metadata"].get("creationTimestamp").cloned().unwrap_or(Value::Null),
+            obj["metadata"]
+                .get("creationTimestamp")
+                .cloned()
+                .unwrap_or(Value::Null),
         ]
     }
 }
@@ -75,10 +78,19 @@ pub struct Column {
 
 impl Column {
     pub fn new(name: &str, kind: &str, priority: i32) -> Self {
-        Self { name: name.into(), kind: kind.into(), format: String::new(), description: String::new(), priority }
+        Self {
+            name: name.into(),
+            kind: kind.into(),
+            format: String::new(),
+            description: String::new(),
+            priority,
+        }
     }
     pub fn name() -> Self {
-        Self { format: "name".into(), ..Self::new("Name", "string", 0) }
+        Self {
+            format: "name".into(),
+            ..Self::new("Name", "string", 0)
+        }
     }
     pub fn to_json(&self) -> Value {
         json!({"name": self.name, "type": self.kind, "format": self.format, "description": self.description, "priority": self.priority})

@@ -53,7 +53,11 @@ pub fn qualified_name_problems(k: &str) -> Vec<String> {
             if prefix.is_empty() {
                 out.push("prefix part must be non-empty".to_owned());
             } else {
-                out.extend(subdomain_problems(prefix).into_iter().map(|p| format!("prefix part {p}")));
+                out.extend(
+                    subdomain_problems(prefix)
+                        .into_iter()
+                        .map(|p| format!("prefix part {p}")),
+                );
             }
             *name
         }
@@ -95,7 +99,11 @@ pub fn label_problems(s: &str) -> Vec<String> {
     }
     if !edges_and_middle(s, lower_alnum, "-") {
         let dotted = s.split('.').all(|p| edges_and_middle(p, lower_alnum, "-"));
-        out.push(if dotted { "must not contain dots".to_owned() } else { LABEL.to_owned() });
+        out.push(if dotted {
+            "must not contain dots".to_owned()
+        } else {
+            LABEL.to_owned()
+        });
     }
     out
 }
@@ -119,7 +127,11 @@ pub fn path_segment_problems(s: &str) -> Vec<String> {
         ".." => return vec!["may not be '..'".into()],
         _ => {}
     }
-    ['/', '%'].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+    ['/', '%']
+        .iter()
+        .filter(|c| s.contains(**c))
+        .map(|c| format!("may not contain '{c}'"))
+        .collect()
 }
 
 /// The check of a resource's names.
@@ -153,14 +165,21 @@ pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Ve
     let path = FieldPath::new("metadata");
     if let Some(prefix) = meta["generateName"].as_str().filter(|p| !p.is_empty()) {
         // A prefix may end where a name may not.
-        let padded = if prefix.ends_with(['-', '.']) { format!("{}a", prefix) } else { prefix.to_owned() };
+        let padded = if prefix.ends_with(['-', '.']) {
+            format!("{prefix}a")
+        } else {
+            prefix.to_owned()
+        };
         for problem in name_problems(group, plural, &padded) {
             out.push(FieldError::invalid(path.child("generateName"), prefix, problem));
         }
     }
     match meta["name"].as_str().filter(|n| !n.is_empty()) {
         None => {
-            out.push(FieldError::required(path.child("name"), "name or generateName is required"));
+            out.push(FieldError::required(
+                path.child("name"),
+                "name or generateName is required",
+            ));
         }
         Some(name) => {
             for problem in name_problems(group, plural, name) {
@@ -176,7 +195,10 @@ pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Ve
             }
         }
         (false, Some(_)) => {
-            out.push(FieldError::forbidden(path.child("namespace"), "not allowed on this type"));
+            out.push(FieldError::forbidden(
+                path.child("namespace"),
+                "not allowed on this type",
+            ));
         }
         (false, None) => {}
     }
@@ -199,12 +221,23 @@ pub fn validate(group: &str, plural: &str, namespaced: bool, meta: &Value) -> Ve
     let at = path.child("ownerReferences");
     let mut controllers: Vec<String> = Vec::new();
     for owner in meta["ownerReferences"].as_array().into_iter().flatten() {
-        for (field, text) in
-            [("apiVersion", "version must not be empty"), ("kind", ""), ("name", ""), ("uid", "")]
-        {
+        for (field, text) in [
+            ("apiVersion", "version must not be empty"),
+            ("kind", ""),
+            ("name", ""),
+            ("uid", ""),
+        ] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
-                let detail = if text.is_empty() { "must not be empty" } else { text };
-                out.push(FieldError::invalid(at.child(field), owner[field].as_str().unwrap_or_default(), detail));
+                let detail = if text.is_empty() {
+                    "must not be empty"
+                } else {
+                    text
+                };
+                out.push(FieldError::invalid(
+                    at.child(field),
+                    owner[field].as_str().unwrap_or_default(),
+                    detail,
+                ));
             }
         }
         if owner["controller"] == Value::Bool(true) {
@@ -256,7 +289,10 @@ pub fn validate_update(meta: &Value, old: &Value) -> Vec<FieldError> {
             .filter(|f| !had.contains(f) && f.as_str() != Some("foregroundDeletion"))
             .collect();
         if !added.is_empty() {
-            let list: Vec<String> = added.iter().map(|f| format!("{:?}", f.as_str().unwrap_or_default())).collect();
+            let list: Vec<String> = added
+                .iter()
+                .map(|f| format!("{:?}", f.as_str().unwrap_or_default()))
+                .collect();
             out.push(FieldError::forbidden(
                 "metadata.finalizers",
                 format!(
@@ -274,12 +310,17 @@ pub fn validate_update(meta: &Value, old: &Value) -> Vec<FieldError> {
 /// A random suffix of five characters without vowels, as Kubernetes makes names.
 pub fn random_suffix() -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    (0..5).map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())])).collect()
+    (0..5)
+        .map(|_| char::from(ALPHABET[rand::random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// A name of a prefix, cut so that it fits.
 pub fn generate_name(prefix: &str) -> String {
-    let cut = prefix.char_indices().take_while(|(i, c)| i + c.len_utf8() <= 58).count();
+    let cut = prefix
+        .char_indices()
+        .take_while(|(i, c)| i + c.len_utf8() <= 58)
+        .count();
     let base: String = prefix.chars().take(cut).collect();
     format!("{base}{}", random_suffix())
 }
@@ -292,15 +333,30 @@ mod tests {
 
     #[test]
     fn names_and_labels() {
-        let errors = validate("", "pods", true, &json!({"name": "Bad_Name", "namespace": "x", "labels": {"a": "b c"}}));
+        let errors = validate(
+            "",
+            "pods",
+            true,
+            &json!({"name": "Bad_Name", "namespace": "x", "labels": {"a": "b c"}}),
+        );
         assert_eq!(errors.len(), 2);
         assert!(errors[0].to_string().starts_with(
             "metadata.name: Invalid value: \"Bad_Name\": a lowercase RFC 1123 subdomain must consist of"
         ));
-        assert!(errors[1].to_string().starts_with("metadata.labels: Invalid value: \"b c\": a valid label"));
+        assert!(
+            errors[1]
+                .to_string()
+                .starts_with("metadata.labels: Invalid value: \"b c\": a valid label")
+        );
         assert!(validate("", "pods", true, &json!({"name": "a.b-c", "namespace": "x"})).is_empty());
         assert!(
-            validate("rbac.authorization.k8s.io", "roles", true, &json!({"name": "a:b", "namespace": "x"})).is_empty()
+            validate(
+                "rbac.authorization.k8s.io",
+                "roles",
+                true,
+                &json!({"name": "a:b", "namespace": "x"})
+            )
+            .is_empty()
         );
     }
 }

@@ -29,13 +29,26 @@ impl Documents {
 }
 
 fn path_of(group: &str, version: &str) -> String {
-    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
 }
 
 /// Serves `/openapi/...`.
-pub(crate) fn serve(server: &ApiServer, rest: &[&str], _query: &Query, request: &Request) -> ApiResult<Response> {
+pub(crate) fn serve(
+    server: &ApiServer,
+    rest: &[&str],
+    _query: &Query,
+    request: &Request,
+) -> ApiResult<Response> {
     let snapshot = server.inner.registry.snapshot();
-    let accept = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    let accept = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("*/*");
     if !accept.contains("json") && !accept.contains("*/*") {
         return Ok((StatusCode::NOT_ACCEPTABLE, "only application/json is served\n").into_response());
     }
@@ -48,7 +61,10 @@ pub(crate) fn serve(server: &ApiServer, rest: &[&str], _query: &Query, request: 
                 for version in versions {
                     let path = path_of(group, version);
                     let hash = hash(&snapshot, group, version);
-                    paths.insert(path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}));
+                    paths.insert(
+                        path.clone(),
+                        json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}),
+                    );
                 }
             }
             json(Bytes::from(json!({"paths": paths}).to_string()))
@@ -78,7 +94,12 @@ fn cached(server: &ApiServer, name: &str, make: impl FnOnce() -> Value) -> Bytes
         return found.clone();
     }
     let made = Bytes::from(make().to_string());
-    server.inner.openapi.made.lock().insert(name.to_owned(), made.clone());
+    server
+        .inner
+        .openapi
+        .made
+        .lock()
+        .insert(name.to_owned(), made.clone());
     made
 }
 
@@ -105,11 +126,17 @@ fn parts(snapshot: &Snapshot, only: Option<(&str, &str)>, prefix: &str) -> (Valu
     let all = crate::definitions::document();
     let mut schemas = Map::new();
     let mut paths = Map::new();
-    let chosen: Vec<&Arc<Resource>> =
-        snapshot.all().iter().filter(|r| only.is_none_or(|(g, v)| r.group == g && r.version == v)).collect();
+    let chosen: Vec<&Arc<Resource>> = snapshot
+        .all()
+        .iter()
+        .filter(|r| only.is_none_or(|(g, v)| r.group == g && r.version == v))
+        .collect();
     for res in chosen {
         let name = match &res.behaviour {
-            crate::registry::Behaviour::Builtin { definition: Some(name), .. } => {
+            crate::registry::Behaviour::Builtin {
+                definition: Some(name),
+                ..
+            } => {
                 take(&all, name, prefix, &mut schemas);
                 name.clone()
             }
@@ -117,7 +144,12 @@ fn parts(snapshot: &Snapshot, only: Option<(&str, &str)>, prefix: &str) -> (Valu
                 let mut reversed: Vec<&str> = res.group.split('.').collect();
                 reversed.reverse();
                 let name = format!("{}.{}.{}", reversed.join("."), res.version, res.kind);
-                take(&all, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", prefix, &mut schemas);
+                take(
+                    &all,
+                    "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta",
+                    prefix,
+                    &mut schemas,
+                );
                 let mut schema = custom.source.clone();
                 if !schema.is_object() {
                     schema = json!({"type": "object"});
@@ -168,20 +200,42 @@ fn rewrite(v: &mut Value, prefix: &str, refs: &mut Vec<String>) {
 }
 
 fn add_paths(res: &Resource, schema: &str, prefix: &str, paths: &mut Map<String, Value>) {
-    let base = if res.group.is_empty() { format!("/api/{}", res.version) } else { format!("/apis/{}", api_version(&res.group, &res.version)) };
-    let collection = if res.namespaced { format!("{base}/namespaces/{{namespace}}/{}", res.plural) } else { format!("{base}/{}", res.plural) };
+    let base = if res.group.is_empty() {
+        format!("/api/{}", res.version)
+    } else {
+        format!("/apis/{}", api_version(&res.group, &res.version))
+    };
+    let collection = if res.namespaced {
+        format!("{base}/namespaces/{{namespace}}/{}", res.plural)
+    } else {
+        format!("{base}/{}", res.plural)
+    };
     let gvk = json!({"group": res.group, "version": res.version, "kind": res.kind});
     let query = |name: &str, kind: &str| json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}});
-    let write = || json!([query("dryRun", "string"), query("fieldManager", "string"), query("fieldValidation", "string")]);
+    let write = || {
+        json!([
+            query("dryRun", "string"),
+            query("fieldManager", "string"),
+            query("fieldValidation", "string")
+        ])
+    };
     let reference = json!({"$ref": format!("{prefix}{schema}")});
     let operation = |action: &str, parameters: Value| {
         json!({"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters,
             "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": reference}}}}})
     };
-    let list = json!([query("labelSelector", "string"), query("fieldSelector", "string"), query("limit", "integer"),
-        query("continue", "string"), query("watch", "boolean"), query("resourceVersion", "string"),
-        query("resourceVersionMatch", "string"), query("timeoutSeconds", "integer"),
-        query("allowWatchBookmarks", "boolean"), query("sendInitialEvents", "boolean")]);
+    let list = json!([
+        query("labelSelector", "string"),
+        query("fieldSelector", "string"),
+        query("limit", "integer"),
+        query("continue", "string"),
+        query("watch", "boolean"),
+        query("resourceVersion", "string"),
+        query("resourceVersionMatch", "string"),
+        query("timeoutSeconds", "integer"),
+        query("allowWatchBookmarks", "boolean"),
+        query("sendInitialEvents", "boolean")
+    ]);
     let mut patch_parameters = write();
     if let Some(p) = patch_parameters.as_array_mut() {
         p.push(query("force", "boolean"));

@@ -93,7 +93,8 @@ impl Layouts {
     /// The JSON of a body; `None` when it is not the encoding of a kind that is known.
     pub fn decode(&self, definitions: &Definitions, body: &[u8]) -> Option<Value> {
         let mut envelope = body.strip_prefix(MAGIC)?;
-        let (mut api_version, mut kind, mut raw): (String, String, &[u8]) = (String::new(), String::new(), &[]);
+        let (mut api_version, mut kind, mut raw): (String, String, &[u8]) =
+            (String::new(), String::new(), &[]);
         while !envelope.is_empty() {
             match next_field(&mut envelope)? {
                 (1, Wire::Bytes(meta)) => {
@@ -109,7 +110,12 @@ impl Layouts {
             "DeleteOptions" => "k8s.io.apimachinery.pkg.apis.meta.v1.DeleteOptions".to_owned(),
             _ => {
                 let openapi = definitions.of_kind(group, version, &kind)?;
-                format!("k8s.io.{}", openapi.strip_prefix("io.k8s.")?.replace("apiextensions-apiserver", "apiextensions_apiserver"))
+                format!(
+                    "k8s.io.{}",
+                    openapi
+                        .strip_prefix("io.k8s.")?
+                        .replace("apiextensions-apiserver", "apiextensions_apiserver")
+                )
             }
         };
         let mut value = self.message(&name, raw)?;
@@ -127,7 +133,9 @@ impl Layouts {
         let mut data = data;
         while !data.is_empty() {
             let (number, wire) = next_field(&mut data)?;
-            let Some(Field(json_name, kind, flags)) = layout.get(&number) else { continue };
+            let Some(Field(json_name, kind, flags)) = layout.get(&number) else {
+                continue;
+            };
             if flags.contains('m') {
                 let Wire::Bytes(mut entry) = wire else { return None };
                 let (mut key, mut value) = (String::new(), Value::Null);
@@ -169,9 +177,8 @@ impl Layouts {
             ("bytes", Wire::Bytes(b)) => base64::engine::general_purpose::STANDARD.encode(b).into(),
             ("bool", Wire::Number(n)) => (*n != 0).into(),
             // Negative numbers are sign-extended to 64 bits.
-            (_, Wire::Number(n)) => (*n as i64).into(),
             ("double", Wire::Fixed(n)) => f64::from_bits(*n).into(),
-            (_, Wire::Fixed(n)) => (*n as i64).into(),
+            (_, Wire::Number(n) | Wire::Fixed(n)) => (*n as i64).into(),
             (message, Wire::Bytes(b)) => self.message(message, b)?,
         })
     }
@@ -206,7 +213,9 @@ impl Layouts {
                 }
                 Some(json!(items))
             }
-            "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => self.schema_or(data),
+            "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrStringArray" => {
+                self.schema_or(data)
+            }
             _ => return None,
         })
     }

@@ -48,7 +48,10 @@ async fn connect(server: &ApiServer, target: &Target) -> Result<Box<dyn Stream>,
     let config = server.inner.keys.client_config().map_err(|e| e.to_string())?;
     let name = rustls::pki_types::ServerName::try_from(target.host.clone()).map_err(|e| e.to_string())?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.map_err(|e| format!("tls: {e}"))?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|e| format!("tls: {e}"))?;
     Ok(Box::new(stream))
 }
 
@@ -59,8 +62,9 @@ async fn forward(server: &ApiServer, ctx: &Ctx, target: Target, request: Request
     let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
     let upgrades = parts.headers.contains_key(header::UPGRADE);
     let stream = connect(server, &target).await.map_err(failed)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(e.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed(e.to_string()))?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
@@ -68,37 +72,59 @@ async fn forward(server: &ApiServer, ctx: &Ctx, target: Target, request: Request
     });
     let mut headers = HeaderMap::new();
     for (name, value) in &parts.headers {
-        let hop = matches!(name.as_str(), "connection" | "upgrade" | "keep-alive" | "te" | "transfer-encoding" | "proxy-connection");
-        if name == header::AUTHORIZATION || name == header::HOST || name == header::CONTENT_LENGTH || (hop && !upgrades) {
+        let hop = matches!(
+            name.as_str(),
+            "connection" | "upgrade" | "keep-alive" | "te" | "transfer-encoding" | "proxy-connection"
+        );
+        if name == header::AUTHORIZATION
+            || name == header::HOST
+            || name == header::CONTENT_LENGTH
+            || (hop && !upgrades)
+        {
             continue;
         }
         headers.append(name, value.clone());
     }
-    let host = HeaderValue::from_str(&format!("{}:{}", target.host, target.port)).map_err(|e| failed(e.to_string()))?;
+    let host = HeaderValue::from_str(&format!("{}:{}", target.host, target.port))
+        .map_err(|e| failed(e.to_string()))?;
     headers.insert(header::HOST, host);
     if upgrades {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     if target.kubelet {
         let user = crate::auth::user(KUBELET_CLIENT, &[crate::auth::MASTERS]);
-        let token = server.inner.tokens.issue_static(&user).map_err(ApiError::internal)?;
+        let token = server
+            .inner
+            .tokens
+            .issue_static(&user)
+            .map_err(ApiError::internal)?;
         let value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(ApiError::internal)?;
         headers.insert(header::AUTHORIZATION, value);
     }
-    let uri: Uri = target.path_and_query.parse().map_err(|e: http::uri::InvalidUri| ApiError::bad_request(e.to_string()))?;
+    let uri: Uri = target
+        .path_and_query
+        .parse()
+        .map_err(|e: http::uri::InvalidUri| ApiError::bad_request(e.to_string()))?;
     let mut out = http::Request::new(body);
     *out.method_mut() = parts.method;
     *out.uri_mut() = uri;
     *out.headers_mut() = headers;
-    let mut answer = sender.send_request(out).await.map_err(|e| failed(e.to_string()))?;
+    let mut answer = sender
+        .send_request(out)
+        .await
+        .map_err(|e| failed(e.to_string()))?;
     let _ = ctx;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(upgrade) = upgrade else {
-            return Err(ApiError::bad_request("unable to upgrade: the connection cannot be upgraded"));
+            return Err(ApiError::bad_request(
+                "unable to upgrade: the connection cannot be upgraded",
+            ));
         };
         let far = hyper::upgrade::on(&mut answer);
         tokio::spawn(async move {
-            let (Ok(near), Ok(far)) = tokio::join!(upgrade, far) else { return };
+            let (Ok(near), Ok(far)) = tokio::join!(upgrade, far) else {
+                return;
+            };
             let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
             let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         });
@@ -129,10 +155,15 @@ fn kubelet(server: &ApiServer, node: &str) -> ApiResult<(String, u16)> {
         .iter()
         .find_map(|kind| addresses.iter().find(|a| text(a, "type") == *kind))
         .map(|a| text(a, "address").to_owned());
-    let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64().and_then(|p| u16::try_from(p).ok());
+    let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        .as_u64()
+        .and_then(|p| u16::try_from(p).ok());
     match address {
         Some(address) => Ok((address, port.filter(|p| *p > 0).unwrap_or(10250))),
-        None => Err(ApiError::internal(format!("no preferred addresses found; known addresses: {}", status["addresses"]))),
+        None => Err(ApiError::internal(format!(
+            "no preferred addresses found; known addresses: {}",
+            status["addresses"]
+        ))),
     }
 }
 
@@ -140,24 +171,37 @@ fn kubelet(server: &ApiServer, node: &str) -> ApiResult<(String, u16)> {
 fn container(ctx: &Ctx, pod: &Value, name: &str) -> ApiResult<String> {
     let lists = ["containers", "initContainers", "ephemeralContainers"];
     let names = |list: &str| -> Vec<String> {
-        pod["spec"][list].as_array().into_iter().flatten().map(|c| text(c, "name").to_owned()).collect()
+        pod["spec"][list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|c| text(c, "name").to_owned())
+            .collect()
     };
     if let Some(asked) = ctx.query.non_empty("container") {
         if lists.iter().any(|l| names(l).iter().any(|n| n == asked)) {
             return Ok(asked.to_owned());
         }
-        return Err(ApiError::bad_request(format!("container {asked} is not valid for pod {name}")));
+        return Err(ApiError::bad_request(format!(
+            "container {asked} is not valid for pod {name}"
+        )));
     }
     let main = names("containers");
     if let [only] = main.as_slice() {
         return Ok(only.clone());
     }
-    let default = text(&pod["metadata"]["annotations"], "kubectl.kubernetes.io/default-container");
+    let default = text(
+        &pod["metadata"]["annotations"],
+        "kubectl.kubernetes.io/default-container",
+    );
     if ctx.info.subresource != "log" && main.iter().any(|n| n == default) {
         return Ok(default.to_owned());
     }
     let init = names("initContainers");
-    let mut text = format!("a container name must be specified for pod {name}, choose one of: [{}]", main.join(" "));
+    let mut text = format!(
+        "a container name must be specified for pod {name}, choose one of: [{}]",
+        main.join(" ")
+    );
     if !init.is_empty() {
         text.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
     }
@@ -176,18 +220,33 @@ pub(crate) async fn pods(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
     };
     let encode = |s: &str| utf8_percent_encode(s, NON_ALPHANUMERIC).to_string();
     let ns = ctx.ns();
-    let target_container = if sub == "portforward" { String::new() } else { container(ctx, &pod, name)? };
+    let target_container = if sub == "portforward" {
+        String::new()
+    } else {
+        container(ctx, &pod, name)?
+    };
     let node = text(&pod["spec"], "nodeName");
     if node.is_empty() {
         if sub == "log" {
             return Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain")], "").into_response());
         }
-        return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+        return Err(ApiError::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
     }
     let mut query: Vec<String> = Vec::new();
     let path = match sub {
         "log" => {
-            for key in ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"] {
+            for key in [
+                "follow",
+                "previous",
+                "timestamps",
+                "sinceSeconds",
+                "sinceTime",
+                "tailLines",
+                "limitBytes",
+                "stream",
+            ] {
                 if let Some(v) = ctx.query.non_empty(key) {
                     query.push(format!("{key}={}", encode(v)));
                 }
@@ -195,7 +254,12 @@ pub(crate) async fn pods(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
             format!("/containerLogs/{ns}/{name}/{target_container}")
         }
         "exec" | "attach" => {
-            for (key, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+            for (key, theirs) in [
+                ("stdin", "input"),
+                ("stdout", "output"),
+                ("stderr", "error"),
+                ("tty", "tty"),
+            ] {
                 if ctx.query.flag(key) {
                     query.push(format!("{theirs}=1"));
                 }
@@ -217,8 +281,18 @@ pub(crate) async fn pods(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
         }
     };
     let (host, port) = kubelet(server, node)?;
-    let path_and_query = if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) };
-    let target = Target { tls: true, host, port, path_and_query, kubelet: true };
+    let path_and_query = if query.is_empty() {
+        path
+    } else {
+        format!("{path}?{}", query.join("&"))
+    };
+    let target = Target {
+        tls: true,
+        host,
+        port,
+        path_and_query,
+        kubelet: true,
+    };
     let response = forward(server, ctx, target, request).await?;
     if response.status().is_success() || response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
@@ -251,7 +325,11 @@ fn split_name(name: &str) -> (&str, &str, &str) {
 /// `services/proxy`, `pods/proxy`, `nodes/proxy`.
 pub(crate) async fn http(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<Response> {
     let (scheme, name, port) = split_name(&ctx.info.name);
-    let rest = if ctx.info.rest.is_empty() { "/" } else { ctx.info.rest.as_str() };
+    let rest = if ctx.info.rest.is_empty() {
+        "/"
+    } else {
+        ctx.info.rest.as_str()
+    };
     let path_and_query = match request.uri().query() {
         Some(q) => format!("{rest}?{q}"),
         None => rest.to_owned(),
@@ -259,40 +337,80 @@ pub(crate) async fn http(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
     let ns = ctx.ns();
     let target = match ctx.res.plural.as_str() {
         "services" => {
-            let backend = server.inner.backends.read().get(&(ns.to_owned(), name.to_owned())).cloned();
+            let backend = server
+                .inner
+                .backends
+                .read()
+                .get(&(ns.to_owned(), name.to_owned()))
+                .cloned();
             if let Some(router) = backend {
                 return in_process(ctx, router, &path_and_query, request).await;
             }
             let (host, port) = service_endpoint(server, ns, name, port)?;
-            Target { tls: scheme == "https", host, port, path_and_query, kubelet: false }
+            Target {
+                tls: scheme == "https",
+                host,
+                port,
+                path_and_query,
+                kubelet: false,
+            }
         }
         "pods" => {
-            let pod = server.inner.store.get("/pods", ns, name).ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
+            let pod = server
+                .inner
+                .store
+                .get("/pods", ns, name)
+                .ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
             let pod = pod.value();
             let host = text(&pod["status"], "podIP").to_owned();
             if host.is_empty() {
-                return Err(ApiError::service_unavailable(format!("no endpoints available for pod {name:?}")));
+                return Err(ApiError::service_unavailable(format!(
+                    "no endpoints available for pod {name:?}"
+                )));
             }
             let first = pod["spec"]["containers"]
                 .as_array()
                 .into_iter()
                 .flatten()
                 .find_map(|c| c["ports"][0]["containerPort"].as_u64());
-            let number = if port.is_empty() { first.unwrap_or(80) } else { port.parse().unwrap_or(0) };
+            let number = if port.is_empty() {
+                first.unwrap_or(80)
+            } else {
+                port.parse().unwrap_or(0)
+            };
             let port = u16::try_from(number).ok().filter(|p| *p > 0).ok_or_else(|| {
-                ApiError::bad_request(format!("invalid port {port:?} of pod {name:?}; give a number from 1 to 65535"))
+                ApiError::bad_request(format!(
+                    "invalid port {port:?} of pod {name:?}; give a number from 1 to 65535"
+                ))
             })?;
-            Target { tls: scheme == "https", host, port, path_and_query, kubelet: false }
+            Target {
+                tls: scheme == "https",
+                host,
+                port,
+                path_and_query,
+                kubelet: false,
+            }
         }
         _ => {
             let (host, port) = kubelet(server, name)?;
-            Target { tls: true, host, port, path_and_query, kubelet: true }
+            Target {
+                tls: true,
+                host,
+                port,
+                path_and_query,
+                kubelet: true,
+            }
         }
     };
     forward(server, ctx, target, request).await
 }
 
-async fn in_process(ctx: &Ctx, router: axum::Router, path_and_query: &str, request: Request) -> ApiResult<Response> {
+async fn in_process(
+    ctx: &Ctx,
+    router: axum::Router,
+    path_and_query: &str,
+    request: Request,
+) -> ApiResult<Response> {
     let (mut parts, body) = request.into_parts();
     parts.uri = path_and_query
         .parse()
@@ -306,25 +424,41 @@ async fn in_process(ctx: &Ctx, router: axum::Router, path_and_query: &str, reque
 }
 
 /// A ready endpoint of a Service's port.
-pub(crate) fn service_endpoint(server: &ApiServer, ns: &str, name: &str, port: &str) -> ApiResult<(String, u16)> {
+pub(crate) fn service_endpoint(
+    server: &ApiServer,
+    ns: &str,
+    name: &str,
+    port: &str,
+) -> ApiResult<(String, u16)> {
     let service = server
         .inner
         .store
         .get("/services", ns, name)
         .ok_or_else(|| ApiError::not_found(&GroupResource::new("", "services"), name))?;
-    let ports = service.value()["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let ports = service.value()["spec"]["ports"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let chosen = if port.is_empty() {
         ports.first()
     } else {
-        ports.iter().find(|p| text(p, "name") == port || p["port"].as_u64().is_some_and(|n| n.to_string() == port))
+        ports
+            .iter()
+            .find(|p| text(p, "name") == port || p["port"].as_u64().is_some_and(|n| n.to_string() == port))
     };
-    let unavailable = || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
+    let unavailable =
+        || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
     let chosen = chosen.ok_or_else(|| {
         ApiError::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
     })?;
     let port_name = text(chosen, "name");
     let mut found: Vec<(String, u16)> = Vec::new();
-    for slice in server.inner.store.list("discovery.k8s.io/endpointslices", Some(ns), None).1 {
+    for slice in server
+        .inner
+        .store
+        .list("discovery.k8s.io/endpointslices", Some(ns), None)
+        .1
+    {
         let slice = slice.value();
         if text(&slice["metadata"]["labels"], "kubernetes.io/service-name") != name {
             continue;
@@ -339,7 +473,13 @@ pub(crate) fn service_endpoint(server: &ApiServer, ns: &str, name: &str, port: &
         let Some(port) = port else { continue };
         for e in slice["endpoints"].as_array().into_iter().flatten() {
             if e["conditions"]["ready"].as_bool().unwrap_or(true) {
-                found.extend(e["addresses"].as_array().into_iter().flatten().filter_map(|a| a.as_str().map(|a| (a.to_owned(), port))));
+                found.extend(
+                    e["addresses"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|a| a.as_str().map(|a| (a.to_owned(), port))),
+                );
             }
         }
     }

@@ -20,9 +20,26 @@ pub struct Quantity {
 }
 
 const NANO: i128 = 1_000_000_000;
-const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
-const DECIMAL: [(&str, i32); 10] =
-    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const BINARY: [(&str, u32); 6] = [
+    ("Ki", 10),
+    ("Mi", 20),
+    ("Gi", 30),
+    ("Ti", 40),
+    ("Pi", 50),
+    ("Ei", 60),
+];
+const DECIMAL: [(&str, i32); 10] = [
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("", 0),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
 
 impl Quantity {
     pub fn parse(text: &str) -> Option<Self> {
@@ -41,13 +58,18 @@ impl Quantity {
         }
         let (scale, format) = scale_of(suffix)?;
         let digits: String = format!("{whole}{fraction}");
-        let mantissa: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+        let mantissa: i128 = if digits.is_empty() {
+            0
+        } else {
+            digits.parse().ok()?
+        };
         let places = u32::try_from(fraction.len()).ok()?;
         // value = mantissa / 10^places * scale, rounded up to a billionth
         let (num, den) = match scale {
-            Scale::Binary(bits) => {
-                (mantissa.checked_mul(1i128 << bits)?.checked_mul(NANO)?, 10i128.checked_pow(places)?)
-            }
+            Scale::Binary(bits) => (
+                mantissa.checked_mul(1i128 << bits)?.checked_mul(NANO)?,
+                10i128.checked_pow(places)?,
+            ),
             Scale::Decimal(exp) => {
                 let e = exp + 9 - i32::try_from(places).ok()?;
                 if e >= 0 {
@@ -58,7 +80,10 @@ impl Quantity {
             }
         };
         let nanos = num / den + i128::from(num % den != 0);
-        Some(Self { nanos: if negative { -nanos } else { nanos }, format })
+        Some(Self {
+            nanos: if negative { -nanos } else { nanos },
+            format,
+        })
     }
 
     /// Whole units, rounded up.
@@ -80,7 +105,9 @@ fn scale_of(suffix: &str) -> Option<(Scale, Format)> {
         return Some((Scale::Decimal(*exp), Format::Decimal));
     }
     let exp: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-    (-20..=30).contains(&exp).then_some((Scale::Decimal(exp), Format::Exponent))
+    (-20..=30)
+        .contains(&exp)
+        .then_some((Scale::Decimal(exp), Format::Exponent))
 }
 
 impl std::fmt::Display for Quantity {
@@ -110,7 +137,11 @@ impl std::fmt::Display for Quantity {
             exp += 3;
         }
         if self.format == Format::Exponent {
-            return if exp == 0 { write!(f, "{mantissa}") } else { write!(f, "{mantissa}e{exp}") };
+            return if exp == 0 {
+                write!(f, "{mantissa}")
+            } else {
+                write!(f, "{mantissa}e{exp}")
+            };
         }
         let suffix = DECIMAL.iter().find(|(_, e)| *e == exp).map_or("", |(s, _)| s);
         write!(f, "{mantissa}{suffix}")

@@ -32,7 +32,10 @@ pub struct Resource {
 /// What makes the kind special.
 pub enum Behaviour {
     /// Rules in code, fields by the published definition of this name.
-    Builtin { rules: Arc<dyn KindRules>, definition: Option<String> },
+    Builtin {
+        rules: Arc<dyn KindRules>,
+        definition: Option<String>,
+    },
     Custom(Arc<CustomVersion>),
 }
 
@@ -77,12 +80,30 @@ impl Resource {
             ("", "pods") => vec![
                 sub("attach", "", "v1", "PodAttachOptions", &["create", "get"]),
                 sub("binding", "", "v1", "Binding", &["create"]),
-                sub("ephemeralcontainers", "", "v1", "Pod", &["get", "patch", "update"]),
+                sub(
+                    "ephemeralcontainers",
+                    "",
+                    "v1",
+                    "Pod",
+                    &["get", "patch", "update"],
+                ),
                 sub("eviction", "policy", "v1", "Eviction", &["create"]),
                 sub("exec", "", "v1", "PodExecOptions", &["create", "get"]),
                 sub("log", "", "v1", "Pod", &["get"]),
-                sub("portforward", "", "v1", "PodPortForwardOptions", &["create", "get"]),
-                sub("proxy", "", "v1", "PodProxyOptions", &["create", "delete", "get", "patch", "update"]),
+                sub(
+                    "portforward",
+                    "",
+                    "v1",
+                    "PodPortForwardOptions",
+                    &["create", "get"],
+                ),
+                sub(
+                    "proxy",
+                    "",
+                    "v1",
+                    "PodProxyOptions",
+                    &["create", "delete", "get", "patch", "update"],
+                ),
                 sub("resize", "", "v1", "Pod", &["get", "patch", "update"]),
             ],
             ("", "services") => vec![sub(
@@ -100,7 +121,13 @@ impl Resource {
                 &["create", "delete", "get", "patch", "update"],
             )],
             ("", "serviceaccounts") => {
-                vec![sub("token", "authentication.k8s.io", "v1", "TokenRequest", &["create"])]
+                vec![sub(
+                    "token",
+                    "authentication.k8s.io",
+                    "v1",
+                    "TokenRequest",
+                    &["create"],
+                )]
             }
             ("", "namespaces") => vec![sub("finalize", "", "v1", "Namespace", &["update"])],
             _ => Vec::new(),
@@ -118,7 +145,11 @@ pub struct Subresource {
 }
 
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    }
 }
 
 /// `apps/v1` to (`apps`, `v1`), `v1` to (``, `v1`).
@@ -144,14 +175,20 @@ impl Snapshot {
                 Some((_, versions)) => versions,
                 None => {
                     out.groups.push((r.group.clone(), Vec::new()));
-                    &mut out.groups.last_mut().unwrap_or_else(|| unreachable!("just pushed")).1
+                    &mut out
+                        .groups
+                        .last_mut()
+                        .unwrap_or_else(|| unreachable!("just pushed"))
+                        .1
                 }
             };
             if !versions.contains(&r.version) {
                 versions.push(r.version.clone());
             }
-            out.by_path.insert((r.group.clone(), r.version.clone(), r.plural.clone()), r.clone());
-            out.by_kind.insert((r.group.clone(), r.version.clone(), r.kind.clone()), r.clone());
+            out.by_path
+                .insert((r.group.clone(), r.version.clone(), r.plural.clone()), r.clone());
+            out.by_kind
+                .insert((r.group.clone(), r.version.clone(), r.kind.clone()), r.clone());
         }
         for (_, versions) in &mut out.groups {
             versions.sort_by(|a, b| crate::crd::version_order(a, b));
@@ -159,7 +196,11 @@ impl Snapshot {
         // Groups without kinds of their own in the store.
         for group in ["authentication.k8s.io", "authorization.k8s.io"] {
             if !out.groups.iter().any(|(g, _)| g == group) {
-                let at = out.groups.iter().position(|(g, _)| g == "autoscaling").unwrap_or(out.groups.len());
+                let at = out
+                    .groups
+                    .iter()
+                    .position(|(g, _)| g == "autoscaling")
+                    .unwrap_or(out.groups.len());
                 out.groups.insert(at, (group.to_owned(), vec!["v1".to_owned()]));
             }
         }
@@ -168,20 +209,32 @@ impl Snapshot {
     }
 
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.by_path.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.by_path
+            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        self.by_kind.get(&(group.to_owned(), version.to_owned(), kind.to_owned()))
+        self.by_kind
+            .get(&(group.to_owned(), version.to_owned(), kind.to_owned()))
     }
     /// Any version of a resource.
     pub fn any(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|r| r.group == group && r.plural == plural)
+        self.resources
+            .iter()
+            .find(|r| r.group == group && r.plural == plural)
     }
     pub fn has_group_version(&self, group: &str, version: &str) -> bool {
-        self.groups.iter().any(|(g, v)| g == group && v.iter().any(|x| x == version))
+        self.groups
+            .iter()
+            .any(|(g, v)| g == group && v.iter().any(|x| x == version))
     }
-    pub fn in_group_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Resource>> {
-        self.resources.iter().filter(move |r| r.group == group && r.version == version)
+    pub fn in_group_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        self.resources
+            .iter()
+            .filter(move |r| r.group == group && r.version == version)
     }
     pub fn all(&self) -> &[Arc<Resource>] {
         &self.resources
@@ -196,9 +249,14 @@ pub struct Registry {
 
 impl Registry {
     pub fn new(kinds: Vec<BuiltinKind>, definitions: &Definitions) -> Self {
-        let builtin: Vec<Arc<Resource>> =
-            kinds.into_iter().map(|k| Arc::new(builtin_resource(k, definitions))).collect();
-        Self { current: ArcSwap::from_pointee(Snapshot::build(builtin.clone())), builtin }
+        let builtin: Vec<Arc<Resource>> = kinds
+            .into_iter()
+            .map(|k| Arc::new(builtin_resource(k, definitions)))
+            .collect();
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::build(builtin.clone())),
+            builtin,
+        }
     }
 
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -214,7 +272,11 @@ impl Registry {
 }
 
 fn builtin_resource(k: BuiltinKind, definitions: &Definitions) -> Resource {
-    let singular = if k.singular.is_empty() { k.kind.to_lowercase() } else { k.singular.to_owned() };
+    let singular = if k.singular.is_empty() {
+        k.kind.to_lowercase()
+    } else {
+        k.singular.to_owned()
+    };
     // Both kinds of events are one set of objects.
     let storage_group = if k.group == "events.k8s.io" { "" } else { k.group };
     let scale = k.scale.then(|| ScalePaths {

@@ -9,7 +9,11 @@ pub struct Query(pub Vec<(String, String)>);
 
 impl Query {
     pub fn parse(query: Option<&str>) -> Self {
-        let decode = |s: &str| percent_decode_str(&s.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let decode = |s: &str| {
+            percent_decode_str(&s.replace('+', " "))
+                .decode_utf8_lossy()
+                .into_owned()
+        };
         Self(
             query
                 .unwrap_or_default()
@@ -28,7 +32,8 @@ impl Query {
     }
     /// `true`, `1`, or present without a value.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| matches!(v, "" | "true" | "1" | "True"))
+        self.get(key)
+            .is_some_and(|v| matches!(v, "" | "true" | "1" | "True"))
     }
     pub fn number(&self, key: &str) -> Option<i64> {
         self.get(key)?.parse().ok()
@@ -55,7 +60,10 @@ pub struct RequestInfo {
 impl RequestInfo {
     pub fn parse(method: &Method, uri: &Uri, query: &Query) -> Self {
         let path = uri.path();
-        let mut info = Self { path: path.to_owned(), ..Self::default() };
+        let mut info = Self {
+            path: path.to_owned(),
+            ..Self::default()
+        };
         let parts: Vec<String> = path
             .split('/')
             .filter(|p| !p.is_empty())
@@ -124,8 +132,12 @@ impl RequestInfo {
             Method::PATCH => "patch",
             Method::DELETE if info.name.is_empty() => "deletecollection",
             Method::DELETE => "delete",
-            Method::GET | Method::HEAD if info.name.is_empty() || (legacy_watch && info.subresource.is_empty()) => {
-                if info.name.is_empty() && let Some(name) = selected_name() {
+            Method::GET | Method::HEAD
+                if info.name.is_empty() || (legacy_watch && info.subresource.is_empty()) =>
+            {
+                if info.name.is_empty()
+                    && let Some(name) = selected_name()
+                {
                     info.name = name;
                 }
                 if watching { "watch" } else { "list" }
@@ -158,8 +170,15 @@ pub struct Accept {
 impl Accept {
     /// `None` when nothing that is accepted can be served.
     pub fn parse(headers: &HeaderMap) -> Option<Self> {
-        let json = Self { form: Form::Object, yaml: false, discovery_v2: false };
-        let text = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let json = Self {
+            form: Form::Object,
+            yaml: false,
+            discovery_v2: false,
+        };
+        let text = headers
+            .get(header::ACCEPT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or_default();
         if text.is_empty() {
             return Some(json);
         }
@@ -176,15 +195,24 @@ impl Accept {
             let form = match (param("as"), param("g"), param("v")) {
                 (None, ..) => Form::Object,
                 (Some("Table"), Some("meta.k8s.io"), Some("v1")) => Form::Table,
-                (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1")) => {
-                    Form::Metadata
-                }
+                (
+                    Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                    Some("meta.k8s.io"),
+                    Some("v1"),
+                ) => Form::Metadata,
                 (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
-                    return Some(Self { discovery_v2: true, ..json });
+                    return Some(Self {
+                        discovery_v2: true,
+                        ..json
+                    });
                 }
                 _ => continue,
             };
-            return Some(Self { form, yaml, discovery_v2: false });
+            return Some(Self {
+                form,
+                yaml,
+                discovery_v2: false,
+            });
         }
         None
     }
@@ -203,15 +231,35 @@ mod tests {
     #[test]
     fn paths() {
         let i = info(Method::GET, "/api/v1/namespaces/a/pods/p/log?follow=true");
-        assert_eq!((i.namespace.as_str(), i.resource.as_str(), i.name.as_str(), i.subresource.as_str()), ("a", "pods", "p", "log"));
+        assert_eq!(
+            (
+                i.namespace.as_str(),
+                i.resource.as_str(),
+                i.name.as_str(),
+                i.subresource.as_str()
+            ),
+            ("a", "pods", "p", "log")
+        );
         let i = info(Method::GET, "/api/v1/namespaces/a");
-        assert_eq!((i.resource.as_str(), i.name.as_str(), i.verb.as_str()), ("namespaces", "a", "get"));
+        assert_eq!(
+            (i.resource.as_str(), i.name.as_str(), i.verb.as_str()),
+            ("namespaces", "a", "get")
+        );
         let i = info(Method::GET, "/apis/apps/v1/deployments?watch=1");
-        assert_eq!((i.group.as_str(), i.resource.as_str(), i.verb.as_str()), ("apps", "deployments", "watch"));
+        assert_eq!(
+            (i.group.as_str(), i.resource.as_str(), i.verb.as_str()),
+            ("apps", "deployments", "watch")
+        );
         let i = info(Method::DELETE, "/apis/apps/v1/namespaces/x/deployments");
         assert_eq!(i.verb, "deletecollection");
-        let i = info(Method::GET, "/api/v1/namespaces/kubeflow/services/http:ml-pipeline:8888/proxy/apis/v2beta1/runs");
-        assert_eq!((i.name.as_str(), i.rest.as_str()), ("http:ml-pipeline:8888", "/apis/v2beta1/runs"));
+        let i = info(
+            Method::GET,
+            "/api/v1/namespaces/kubeflow/services/http:ml-pipeline:8888/proxy/apis/v2beta1/runs",
+        );
+        assert_eq!(
+            (i.name.as_str(), i.rest.as_str()),
+            ("http:ml-pipeline:8888", "/apis/v2beta1/runs")
+        );
         assert!(info(Method::GET, "/apis/apps/v1").non_resource);
         assert!(info(Method::GET, "/version").non_resource);
     }
@@ -221,10 +269,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(
             header::ACCEPT,
-            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json".parse().unwrap(),
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+                .parse()
+                .unwrap(),
         );
         assert_eq!(Accept::parse(&headers).unwrap().form, Form::Table);
-        headers.insert(header::ACCEPT, "application/vnd.kubernetes.protobuf".parse().unwrap());
+        headers.insert(
+            header::ACCEPT,
+            "application/vnd.kubernetes.protobuf".parse().unwrap(),
+        );
         assert!(Accept::parse(&headers).is_none());
     }
 }

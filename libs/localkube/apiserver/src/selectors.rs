@@ -44,10 +44,18 @@ impl LabelSelector {
                 None => return Ok(Self(out)),
                 Some(Token::Comma) => {
                     if !matches!(parser.peek(), Some(Token::Word(_) | Token::Not)) {
-                        return Err(format!("found '{}', expected: identifier after ','", parser.text()));
+                        return Err(format!(
+                            "found '{}', expected: identifier after ','",
+                            parser.text()
+                        ));
                     }
                 }
-                Some(other) => return Err(format!("found '{}', expected: ',' or 'end of string'", other.text())),
+                Some(other) => {
+                    return Err(format!(
+                        "found '{}', expected: ',' or 'end of string'",
+                        other.text()
+                    ));
+                }
             }
         }
     }
@@ -57,7 +65,10 @@ impl LabelSelector {
         let mut out = Vec::new();
         if let Some(labels) = selector["matchLabels"].as_object() {
             for (k, v) in labels {
-                out.push(Requirement::In(k.clone(), vec![v.as_str().unwrap_or_default().to_owned()]));
+                out.push(Requirement::In(
+                    k.clone(),
+                    vec![v.as_str().unwrap_or_default().to_owned()],
+                ));
             }
         }
         for e in selector["matchExpressions"].as_array().into_iter().flatten() {
@@ -185,9 +196,10 @@ impl Parser {
             self.next();
             return match self.next() {
                 Some(Token::Word(k)) => Ok(Requirement::Absent(key(k)?)),
-                other => {
-                    Err(format!("found '{}', expected: identifier", other.map_or_else(String::new, |t| t.text())))
-                }
+                other => Err(format!(
+                    "found '{}', expected: identifier",
+                    other.map_or_else(String::new, |t| t.text())
+                )),
             };
         }
         let k = match self.next() {
@@ -214,12 +226,20 @@ impl Parser {
                 let v = self.exact()?;
                 let n: i64 =
                     v.parse().map_err(|_| format!("values[0][{k}]: Invalid value: {v:?}: for 'Gt', 'Lt' operators, the value must be an integer"))?;
-                Ok(if op == Token::Greater { Requirement::Greater(k, n) } else { Requirement::Less(k, n) })
+                Ok(if op == Token::Greater {
+                    Requirement::Greater(k, n)
+                } else {
+                    Requirement::Less(k, n)
+                })
             }
             Some(Token::Word(op)) if op == "in" || op == "notin" => {
                 self.next();
                 let values = self.values()?;
-                Ok(if op == "in" { Requirement::In(k, values) } else { Requirement::NotIn(k, values) })
+                Ok(if op == "in" {
+                    Requirement::In(k, values)
+                } else {
+                    Requirement::NotIn(k, values)
+                })
             }
             Some(other) => Err(format!(
                 "found '{}', expected: in, notin, =, ==, !=, gt, lt",
@@ -271,7 +291,11 @@ impl Parser {
                     return Err(format!(
                         "found '{}', expected: {}",
                         other.map_or_else(String::new, |t| t.text()),
-                        if expect_value { "',', ')' or identifier" } else { "',' or ')'" }
+                        if expect_value {
+                            "',', ')' or identifier"
+                        } else {
+                            "',' or ')'"
+                        }
                     ));
                 }
             }
@@ -318,15 +342,25 @@ impl FieldSelector {
             } else {
                 return Err(format!("invalid selector: '{text}'; can't understand '{term}'"));
             };
-            let value = value.replace("\\,", ",").replace("\\=", "=").replace("\\\\", "\\");
-            out.push(FieldTerm { field: field.to_owned(), equal, value });
+            let value = value
+                .replace("\\,", ",")
+                .replace("\\=", "=")
+                .replace("\\\\", "\\");
+            out.push(FieldTerm {
+                field: field.to_owned(),
+                equal,
+                value,
+            });
         }
         Ok(Self(out))
     }
 
     /// The name, when the selector fixes it.
     pub fn name(&self) -> Option<&str> {
-        self.0.iter().find(|t| t.equal && t.field == "metadata.name").map(|t| t.value.as_str())
+        self.0
+            .iter()
+            .find(|t| t.equal && t.field == "metadata.name")
+            .map(|t| t.value.as_str())
     }
 }
 
@@ -356,7 +390,9 @@ mod tests {
     use super::*;
 
     fn matches(selector: &str, labels: &Value) -> bool {
-        LabelSelector::parse(selector).unwrap().matches(labels.as_object())
+        LabelSelector::parse(selector)
+            .unwrap()
+            .matches(labels.as_object())
     }
 
     #[test]

@@ -14,7 +14,12 @@ use tokio_util::sync::CancellationToken;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves a router over TLS (HTTP/1.1 with upgrades, HTTP/2) until cancelled.
-pub async fn serve_https(listener: TcpListener, tls: rustls::ServerConfig, router: Router, cancel: CancellationToken) {
+pub async fn serve_https(
+    listener: TcpListener,
+    tls: rustls::ServerConfig,
+    router: Router,
+    cancel: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     loop {
         let accepted = tokio::select! {
@@ -33,10 +38,12 @@ pub async fn serve_https(listener: TcpListener, tls: rustls::ServerConfig, route
         let (acceptor, router, cancel) = (acceptor.clone(), router.clone(), cancel.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+                return;
+            };
             let builder = auto::Builder::new(TokioExecutor::new());
-            let connection =
-                builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
+            let connection = builder
+                .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
             tokio::select! {
                 _ = connection => {}
                 () = cancel.cancelled() => {}

@@ -29,7 +29,10 @@ pub struct ServiceCidr {
 
 impl Default for ServiceCidr {
     fn default() -> Self {
-        Self { base: Ipv4Addr::new(127, 96, 0, 0), prefix: 12 }
+        Self {
+            base: Ipv4Addr::new(127, 96, 0, 0),
+            prefix: 12,
+        }
     }
 }
 
@@ -121,8 +124,10 @@ pub struct ApiServer {
 impl ApiServer {
     /// Opens the data folder, makes what is missing in it, and starts the server's background work.
     pub async fn open(config: ApiServerConfig) -> Result<Self, OpenError> {
-        std::fs::create_dir_all(&config.data_dir)
-            .map_err(|source| OpenError::DataDir { path: config.data_dir.clone(), source })?;
+        std::fs::create_dir_all(&config.data_dir).map_err(|source| OpenError::DataDir {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let keys = Keys::open(&config.data_dir.join("pki"))?;
         let tokens = Tokens::new(&keys)?;
         let store = Store::open(&config.data_dir.join("localkube.db")).await?;
@@ -149,7 +154,10 @@ impl ApiServer {
             }),
         };
         server.inner.reload_custom_resources();
-        server.bootstrap().await.map_err(|e| OpenError::Bootstrap(e.to_string()))?;
+        server
+            .bootstrap()
+            .await
+            .map_err(|e| OpenError::Bootstrap(e.to_string()))?;
         crate::background::start(&server);
         Ok(server)
     }
@@ -180,7 +188,10 @@ impl ApiServer {
 
     /// A token of an existing ServiceAccount.
     pub fn issue_token(&self, req: &TokenRequest) -> Result<String, TokenError> {
-        let missing = || TokenError::NoAccount { namespace: req.namespace.clone(), name: req.service_account.clone() };
+        let missing = || TokenError::NoAccount {
+            namespace: req.namespace.clone(),
+            name: req.service_account.clone(),
+        };
         let account = self
             .inner
             .store
@@ -209,7 +220,10 @@ impl ApiServer {
 
     /// Webhooks (and `services/proxy` without a running endpoint) of this Service are called in process through the router.
     pub fn register_backend(&self, namespace: &str, service: &str, router: Router) {
-        self.inner.backends.write().insert((namespace.to_owned(), service.to_owned()), router);
+        self.inner
+            .backends
+            .write()
+            .insert((namespace.to_owned(), service.to_owned()), router);
     }
 
     /// Ends watches and background work, and closes the database. Later requests fail with 500.
@@ -243,8 +257,15 @@ impl Inner {
 
     pub fn reload_custom_resources(&self) {
         let _one_at_a_time = self.crds.lock();
-        let crds = self.store.list("apiextensions.k8s.io/customresourcedefinitions", None, None).1;
-        self.registry.set_custom(crds.iter().flat_map(|c| crate::crd::resources(c.value())).collect());
+        let crds = self
+            .store
+            .list("apiextensions.k8s.io/customresourcedefinitions", None, None)
+            .1;
+        self.registry.set_custom(
+            crds.iter()
+                .flat_map(|c| crate::crd::resources(c.value()))
+                .collect(),
+        );
         self.openapi.forget_custom();
     }
 
@@ -253,8 +274,14 @@ impl Inner {
         use crate::auth::tokens::{ISSUER, Verified};
         match self.tokens.verify(token)? {
             Verified::Static(user) => Some((user, vec![ISSUER.to_owned()])),
-            Verified::Account { claims, audiences, jti } => {
-                let account = self.store.get("/serviceaccounts", &claims.namespace, &claims.serviceaccount.name)?;
+            Verified::Account {
+                claims,
+                audiences,
+                jti,
+            } => {
+                let account =
+                    self.store
+                        .get("/serviceaccounts", &claims.namespace, &claims.serviceaccount.name)?;
                 let uid = account.value()["metadata"]["uid"].as_str().unwrap_or_default();
                 if uid != claims.serviceaccount.uid {
                     return None;
@@ -262,14 +289,23 @@ impl Inner {
                 let mut user = auth::service_account(&claims.namespace, &claims.serviceaccount.name);
                 user.uid = Some(uid.to_owned());
                 let mut extra = std::collections::BTreeMap::new();
-                extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("JTI={jti}")]);
+                extra.insert(
+                    "authentication.kubernetes.io/credential-id".to_owned(),
+                    vec![format!("JTI={jti}")],
+                );
                 if let Some(pod) = &claims.pod {
                     let found = self.store.get("/pods", &claims.namespace, &pod.name)?;
                     if found.value()["metadata"]["uid"] != pod.uid.as_str() {
                         return None;
                     }
-                    extra.insert("authentication.kubernetes.io/pod-name".to_owned(), vec![pod.name.clone()]);
-                    extra.insert("authentication.kubernetes.io/pod-uid".to_owned(), vec![pod.uid.clone()]);
+                    extra.insert(
+                        "authentication.kubernetes.io/pod-name".to_owned(),
+                        vec![pod.name.clone()],
+                    );
+                    extra.insert(
+                        "authentication.kubernetes.io/pod-uid".to_owned(),
+                        vec![pod.uid.clone()],
+                    );
                 }
                 user.extra = Some(extra);
                 Some((user, audiences))

@@ -15,7 +15,11 @@ pub(crate) fn partial(obj: &Value) -> Value {
 /// A table of objects; `columns` says whether its columns are described.
 pub(crate) fn table(ctx: &Ctx, objects: &[&Value], meta: &Value, columns: bool) -> Value {
     let now = jiff::Timestamp::now().as_second();
-    let definitions: Vec<Value> = if columns { all_columns(ctx).iter().map(Column::to_json).collect() } else { Vec::new() };
+    let definitions: Vec<Value> = if columns {
+        all_columns(ctx).iter().map(Column::to_json).collect()
+    } else {
+        Vec::new()
+    };
     let include = ctx.query.get("includeObject").unwrap_or("Metadata");
     let rows: Vec<Value> = objects
         .iter()
@@ -34,7 +38,11 @@ pub(crate) fn table(ctx: &Ctx, objects: &[&Value], meta: &Value, columns: bool) 
             list_meta[field] = v.clone();
         }
     }
-    let definitions = if columns { Value::Array(definitions) } else { Value::Null };
+    let definitions = if columns {
+        Value::Array(definitions)
+    } else {
+        Value::Null
+    };
     json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta, "columnDefinitions": definitions, "rows": rows})
 }
 

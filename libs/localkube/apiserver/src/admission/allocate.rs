@@ -59,7 +59,11 @@ pub(crate) async fn services<'a>(
     }
     let cidr = server.inner.config.service_cidr;
     let asked = text(spec, "clusterIP").to_owned();
-    let asked = if asked.is_empty() { spec["clusterIPs"][0].as_str().unwrap_or_default().to_owned() } else { asked };
+    let asked = if asked.is_empty() {
+        spec["clusterIPs"][0].as_str().unwrap_or_default().to_owned()
+    } else {
+        asked
+    };
     let address = match asked.as_str() {
         "None" => "None".to_owned(),
         "" => {
@@ -73,7 +77,9 @@ pub(crate) async fn services<'a>(
             let same = text(&spec_old, "clusterIP") == given;
             let fits = given.parse::<Ipv4Addr>().is_ok_and(|ip| cidr.contains(ip));
             if !same && !fits {
-                let why = format!("failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {cidr}");
+                let why = format!(
+                    "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {cidr}"
+                );
                 return invalid(FieldError::invalid("spec.clusterIPs", json!([given]), why));
             }
             if !same && others.iter().any(|s| text(s, "clusterIP") == given) {
@@ -123,7 +129,11 @@ pub(crate) async fn services<'a>(
                 taken.insert(chosen);
             } else if taken.contains(&given) {
                 let at = format!("spec.ports[{i}].nodePort");
-                return invalid(FieldError::invalid(at, given, "provided port is already allocated"));
+                return invalid(FieldError::invalid(
+                    at,
+                    given,
+                    "provided port is already allocated",
+                ));
             }
         }
     }

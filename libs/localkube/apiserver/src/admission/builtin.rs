@@ -71,7 +71,11 @@ fn priority(server: &ApiServer, ctx: &Ctx, pod: &mut Value) -> ApiResult<()> {
     let value = match class.as_str() {
         "system-cluster-critical" => 2_000_000_000,
         "system-node-critical" => 2_000_001_000,
-        other => match server.inner.store.get("scheduling.k8s.io/priorityclasses", "", other) {
+        other => match server
+            .inner
+            .store
+            .get("scheduling.k8s.io/priorityclasses", "", other)
+        {
             Some(found) => found.value()["value"].as_i64().unwrap_or(0),
             None => {
                 return Err(ApiError::forbidden(
@@ -97,11 +101,15 @@ fn service_account(server: &ApiServer, ctx: &Ctx, pod: &mut Value) -> ApiResult<
         return Err(ApiError::forbidden(
             &ctx.gr(),
             text(&pod["metadata"], "name"),
-            format!("error looking up service account {ns}/{account_name}: serviceaccount {account_name:?} not found"),
+            format!(
+                "error looking up service account {ns}/{account_name}: serviceaccount {account_name:?} not found"
+            ),
         ));
     };
     let account = account.value();
-    if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)
+    if pod["spec"]["imagePullSecrets"]
+        .as_array()
+        .is_none_or(Vec::is_empty)
         && let Some(secrets) = account["imagePullSecrets"].as_array().filter(|s| !s.is_empty())
     {
         pod["spec"]["imagePullSecrets"] = Value::Array(secrets.clone());
@@ -124,10 +132,14 @@ fn mount_token(pod: &mut Value) {
         .map(|v| text(v, "name"))
         .find(|n| n.starts_with("kube-api-access-"))
         .map(str::to_owned);
-    let name = existing.clone().unwrap_or_else(|| format!("kube-api-access-{}", random_suffix()));
+    let name = existing
+        .clone()
+        .unwrap_or_else(|| format!("kube-api-access-{}", random_suffix()));
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        let Some(containers) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = pod["spec"].get_mut(list).and_then(Value::as_array_mut) else {
+            continue;
+        };
         for container in containers {
             let has = container["volumeMounts"]
                 .as_array()
@@ -162,10 +174,17 @@ fn mount_token(pod: &mut Value) {
 }
 
 fn default_storage_class(server: &ApiServer, claim: &mut Value) {
-    if claim["spec"].get("storageClassName").is_some_and(|v| !v.is_null()) {
+    if claim["spec"]
+        .get("storageClassName")
+        .is_some_and(|v| !v.is_null())
+    {
         return;
     }
-    let classes = server.inner.store.list("storage.k8s.io/storageclasses", None, None).1;
+    let classes = server
+        .inner
+        .store
+        .list("storage.k8s.io/storageclasses", None, None)
+        .1;
     let default = classes.iter().find(|c| {
         c.value()["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
     });
@@ -196,15 +215,26 @@ pub(crate) fn validate(
     {
         let mut errors = Vec::new();
         if obj["immutable"] != true {
-            errors.push(FieldError::forbidden("immutable", "field is immutable when `immutable` is set"));
+            errors.push(FieldError::forbidden(
+                "immutable",
+                "field is immutable when `immutable` is set",
+            ));
         }
         for field in ["data", "binaryData"] {
             if obj.get(field) != old.get(field) {
-                errors.push(FieldError::forbidden(field, "field is immutable when `immutable` is set"));
+                errors.push(FieldError::forbidden(
+                    field,
+                    "field is immutable when `immutable` is set",
+                ));
             }
         }
         if !errors.is_empty() {
-            return Err(ApiError::invalid("", &ctx.res.kind, text(&obj["metadata"], "name"), &errors));
+            return Err(ApiError::invalid(
+                "",
+                &ctx.res.kind,
+                text(&obj["metadata"], "name"),
+                &errors,
+            ));
         }
     }
     Ok(())
@@ -222,14 +252,22 @@ fn rbac_write(server: &ApiServer, ctx: &Ctx, obj: &Value, old: Option<&Value>) -
     let name = text(&obj["metadata"], "name");
     let ns = ctx.ns();
     let may = |verb: &str, resource: &str, name: &str| {
-        let a = Attributes { verb, group: RBAC, resource, namespace: ns, name, ..Attributes::default() };
+        let a = Attributes {
+            verb,
+            group: RBAC,
+            resource,
+            namespace: ns,
+            name,
+            ..Attributes::default()
+        };
         index.allows(&ctx.user, &a).is_some()
     };
     let forbidden = |text: String| ApiError::forbidden(&ctx.gr(), name, text);
     let binding = ctx.res.plural.ends_with("bindings");
     if !binding {
         let wanted = rbac::rules_of(obj);
-        let unchanged = old.is_some_and(|o| rbac::rules_of(o) == wanted && o["aggregationRule"] == obj["aggregationRule"]);
+        let unchanged = old
+            .is_some_and(|o| rbac::rules_of(o) == wanted && o["aggregationRule"] == obj["aggregationRule"]);
         if unchanged || may("escalate", &ctx.res.plural, name) {
             return Ok(());
         }
@@ -237,11 +275,21 @@ fn rbac_write(server: &ApiServer, ctx: &Ctx, obj: &Value, old: Option<&Value>) -
         if !obj["aggregationRule"].is_null() {
             let star = || vec!["*".to_owned()];
             let all = [
-                Rule { verbs: star(), api_groups: star(), resources: star(), ..Rule::default() },
-                Rule { verbs: star(), non_resource_urls: star(), ..Rule::default() },
+                Rule {
+                    verbs: star(),
+                    api_groups: star(),
+                    resources: star(),
+                    ..Rule::default()
+                },
+                Rule {
+                    verbs: star(),
+                    non_resource_urls: star(),
+                    ..Rule::default()
+                },
             ];
-            return escalation::check(&ctx.user, &held, &all)
-                .map_err(|_| forbidden("must have cluster-admin privileges to use the aggregationRule".into()));
+            return escalation::check(&ctx.user, &held, &all).map_err(|_| {
+                forbidden("must have cluster-admin privileges to use the aggregationRule".into())
+            });
         }
         return escalation::check(&ctx.user, &held, &wanted).map_err(forbidden);
     }
@@ -259,7 +307,11 @@ fn rbac_write(server: &ApiServer, ctx: &Ctx, obj: &Value, old: Option<&Value>) -
     }
     let role_kind = text(&obj["roleRef"], "kind");
     let role_name = text(&obj["roleRef"], "name");
-    let plural = if role_kind == "ClusterRole" { "clusterroles" } else { "roles" };
+    let plural = if role_kind == "ClusterRole" {
+        "clusterroles"
+    } else {
+        "roles"
+    };
     if may("bind", plural, role_name) {
         return Ok(());
     }
@@ -271,5 +323,10 @@ fn rbac_write(server: &ApiServer, ctx: &Ctx, obj: &Value, old: Option<&Value>) -
     let Some(role) = found else {
         return Err(ApiError::not_found(&GroupResource::new(RBAC, plural), role_name));
     };
-    escalation::check(&ctx.user, &index.rules(&ctx.user, ns), &rbac::rules_of(role.value())).map_err(forbidden)
+    escalation::check(
+        &ctx.user,
+        &index.rules(&ctx.user, ns),
+        &rbac::rules_of(role.value()),
+    )
+    .map_err(forbidden)
 }

@@ -29,7 +29,10 @@ fn failed(e: impl std::fmt::Display) -> CallError {
 
 /// Posts a review and returns the answer, within the webhook's time limit.
 pub(crate) async fn post(server: &ApiServer, hook: &Value, review: &Value) -> Result<Value, CallError> {
-    let seconds = hook["timeoutSeconds"].as_u64().filter(|s| (1..=30).contains(s)).unwrap_or(10);
+    let seconds = hook["timeoutSeconds"]
+        .as_u64()
+        .filter(|s| (1..=30).contains(s))
+        .unwrap_or(10);
     let url = url_of(hook, seconds);
     match tokio::time::timeout(Duration::from_secs(seconds), send(server, hook, review, seconds)).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -56,7 +59,11 @@ fn url_of(hook: &Value, seconds: u64) -> String {
 
 fn path_of(service: &Value) -> String {
     let path = text(service, "path");
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("/{path}")
+    }
 }
 
 async fn send(server: &ApiServer, hook: &Value, review: &Value, seconds: u64) -> Result<Value, CallError> {
@@ -64,7 +71,10 @@ async fn send(server: &ApiServer, hook: &Value, review: &Value, seconds: u64) ->
     let service = &config["service"];
     let body = Bytes::from(review.to_string());
     if service.is_object() {
-        let place = (text(service, "namespace").to_owned(), text(service, "name").to_owned());
+        let place = (
+            text(service, "namespace").to_owned(),
+            text(service, "name").to_owned(),
+        );
         let path = format!("{}?timeout={seconds}s", path_of(service));
         let backend = server.inner.backends.read().get(&place).cloned();
         if let Some(router) = backend {
@@ -87,10 +97,15 @@ async fn send(server: &ApiServer, hook: &Value, review: &Value, seconds: u64) ->
         let name = format!("{}.{}.svc", place.1, place.0);
         return https(server, config, &host, number, &name, &path, body).await;
     }
-    let url: http::Uri = format!("{}?timeout={seconds}s", text(config, "url")).parse().map_err(failed)?;
+    let url: http::Uri = format!("{}?timeout={seconds}s", text(config, "url"))
+        .parse()
+        .map_err(failed)?;
     let host = url.host().unwrap_or_default().to_owned();
     let port = url.port_u16().unwrap_or(443);
-    let path = url.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    let path = url
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str)
+        .to_owned();
     https(server, config, &host, port, &host, &path, body).await
 }
 
@@ -104,7 +119,9 @@ async fn https(
     body: Bytes,
 ) -> Result<Value, CallError> {
     let mut roots = rustls::RootCertStore::empty();
-    let bundle = base64::engine::general_purpose::STANDARD.decode(text(config, "caBundle")).map_err(failed)?;
+    let bundle = base64::engine::general_purpose::STANDARD
+        .decode(text(config, "caBundle"))
+        .map_err(failed)?;
     if bundle.is_empty() {
         roots.add(server.inner.keys.ca_der().clone()).map_err(failed)?;
     } else {
@@ -118,10 +135,17 @@ async fn https(
         .map_err(failed)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect((host, port)).await.map_err(|e| failed(format!("dial tcp {host}:{port}: connect: {e}")))?;
+    let stream = tokio::net::TcpStream::connect((host, port))
+        .await
+        .map_err(|e| failed(format!("dial tcp {host}:{port}: connect: {e}")))?;
     let server_name = ServerName::try_from(name.to_owned()).map_err(failed)?;
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(server_name, stream).await.map_err(failed)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls))
+        .connect(server_name, stream)
+        .await
+        .map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
     let driving = tokio::spawn(connection);
     let request = Request::builder()
         .method(Method::POST)
@@ -138,7 +162,11 @@ async fn https(
 }
 
 async fn read(status: http::StatusCode, body: Body) -> Result<Value, CallError> {
-    let bytes = http_body_util::Limited::new(body, MAX_ANSWER).collect().await.map_err(failed)?.to_bytes();
+    let bytes = http_body_util::Limited::new(body, MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(failed)?
+        .to_bytes();
     if !status.is_success() {
         return Err(CallError(format!(
             "unexpected response {}: {}",

@@ -18,19 +18,25 @@ pub(crate) fn hold(
     sub: &str,
     name: &str,
 ) -> ApiResult<bool> {
-    let Some(conditions) = hook["matchConditions"].as_array().filter(|c| !c.is_empty()) else { return Ok(true) };
+    let Some(conditions) = hook["matchConditions"].as_array().filter(|c| !c.is_empty()) else {
+        return Ok(true);
+    };
     let res = &ctx.res;
     let request = json!({"operation": operation.name(), "name": ctx.info.name, "namespace": ctx.ns(), "subResource": sub,
         "userInfo": ctx.user, "dryRun": ctx.dry_run().unwrap_or(false),
         "kind": {"group": res.group, "version": res.version, "kind": res.kind},
         "resource": {"group": res.group, "version": res.version, "resource": res.plural}});
-    let (object, old) = (to_cel(obj.unwrap_or(&Value::Null), None), to_cel(old.unwrap_or(&Value::Null), None));
+    let (object, old) = (
+        to_cel(obj.unwrap_or(&Value::Null), None),
+        to_cel(old.unwrap_or(&Value::Null), None),
+    );
     let request = to_cel(&request, None);
     let variables = [("object", &object), ("oldObject", &old), ("request", &request)];
     let env = environment();
     let mut failure = None;
     for condition in conditions {
-        let result = Expression::compile(&env, text(condition, "expression")).and_then(|e| e.evaluate(&variables));
+        let result =
+            Expression::compile(&env, text(condition, "expression")).and_then(|e| e.evaluate(&variables));
         match result {
             Ok(cel::Value::Bool(true)) => {}
             Ok(cel::Value::Bool(false)) => return Ok(false),
@@ -41,6 +47,8 @@ pub(crate) fn hold(
     match failure {
         None => Ok(true),
         Some(_) if text(hook, "failurePolicy") == "Ignore" => Ok(false),
-        Some(why) => Err(ApiError::internal(format!("failed calling webhook {name:?}: {why}"))),
+        Some(why) => Err(ApiError::internal(format!(
+            "failed calling webhook {name:?}: {why}"
+        ))),
     }
 }

@@ -19,7 +19,10 @@ const QUOTAS: &str = "/resourcequotas";
 type Usage = BTreeMap<String, Quantity>;
 
 fn one() -> Quantity {
-    Quantity { nanos: 1_000_000_000, format: Format::Decimal }
+    Quantity {
+        nanos: 1_000_000_000,
+        format: Format::Decimal,
+    }
 }
 
 fn add(usage: &mut Usage, name: &str, amount: Quantity) {
@@ -39,7 +42,10 @@ fn parse(v: &Value) -> Option<Quantity> {
 fn pod_amounts(pod: &Value, kind: &str) -> Usage {
     let amounts = |c: &Value| -> Usage {
         let map: Option<&Map<String, Value>> = c["resources"][kind].as_object();
-        map.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), parse(v)?))).collect()
+        map.into_iter()
+            .flatten()
+            .filter_map(|(k, v)| Some((k.clone(), parse(v)?)))
+            .collect()
     };
     let mut out = Usage::new();
     for c in pod["spec"]["containers"].as_array().into_iter().flatten() {
@@ -63,7 +69,11 @@ fn ended(pod: &Value) -> bool {
 /// What one object counts for.
 fn usage_of(group: &str, plural: &str, obj: &Value) -> Usage {
     let mut out = Usage::new();
-    let counted = if group.is_empty() { format!("count/{plural}") } else { format!("count/{plural}.{group}") };
+    let counted = if group.is_empty() {
+        format!("count/{plural}")
+    } else {
+        format!("count/{plural}.{group}")
+    };
     add(&mut out, &counted, one());
     if !group.is_empty() {
         return out;
@@ -85,7 +95,14 @@ fn usage_of(group: &str, plural: &str, obj: &Value) -> Usage {
             if matches!(kind, "NodePort" | "LoadBalancer") {
                 let ports = obj["spec"]["ports"].as_array().map_or(0, Vec::len);
                 let nanos = i128::try_from(ports).unwrap_or(0) * one().nanos;
-                add(&mut out, "services.nodeports", Quantity { nanos, format: Format::Decimal });
+                add(
+                    &mut out,
+                    "services.nodeports",
+                    Quantity {
+                        nanos,
+                        format: Format::Decimal,
+                    },
+                );
             }
             if kind == "LoadBalancer" {
                 add(&mut out, "services.loadbalancers", one());
@@ -97,7 +114,9 @@ fn usage_of(group: &str, plural: &str, obj: &Value) -> Usage {
                 add(&mut out, "requests.storage", size);
             }
         }
-        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => add(&mut out, plural, one()),
+        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
+            add(&mut out, plural, one());
+        }
         _ => {}
     }
     out
@@ -138,7 +157,9 @@ fn needs_request(name: &str) -> Option<(&'static str, &str)> {
 fn unstated(hard: &Map<String, Value>, pod: &Value) -> Option<String> {
     let mut out: Vec<String> = Vec::new();
     for name in hard.keys() {
-        let Some((kind, what)) = needs_request(name) else { continue };
+        let Some((kind, what)) = needs_request(name) else {
+            continue;
+        };
         let missing: Vec<&str> = pod["spec"]["containers"]
             .as_array()
             .into_iter()
@@ -156,7 +177,12 @@ fn unstated(hard: &Map<String, Value>, pod: &Value) -> Option<String> {
 fn shown(usage: &Usage, names: &[String]) -> String {
     let parts: Vec<String> = names
         .iter()
-        .map(|n| format!("{n}={}", usage.get(n).map_or_else(|| "0".to_owned(), ToString::to_string)))
+        .map(|n| {
+            format!(
+                "{n}={}",
+                usage.get(n).map_or_else(|| "0".to_owned(), ToString::to_string)
+            )
+        })
         .collect();
     parts.join(",")
 }
@@ -178,7 +204,9 @@ pub(crate) async fn reserve<'a>(
     let asked = usage_of(&res.group, &res.plural, obj);
     for quota in store.list(QUOTAS, Some(ctx.ns()), None).1 {
         let quota = quota.value();
-        let Some(hard) = quota["spec"]["hard"].as_object() else { continue };
+        let Some(hard) = quota["spec"]["hard"].as_object() else {
+            continue;
+        };
         if !in_scope(quota, res, obj) {
             continue;
         }
@@ -187,7 +215,11 @@ pub(crate) async fn reserve<'a>(
         if res.is("", "pods")
             && let Some(missing) = unstated(hard, obj)
         {
-            return Err(ApiError::forbidden(&ctx.gr(), name, format!("failed quota: {quota_name}: must specify {missing}")));
+            return Err(ApiError::forbidden(
+                &ctx.gr(),
+                name,
+                format!("failed quota: {quota_name}: must specify {missing}"),
+            ));
         }
         let mut names: Vec<String> = hard.keys().filter(|n| asked.contains_key(*n)).cloned().collect();
         names.sort();
@@ -202,7 +234,10 @@ pub(crate) async fn reserve<'a>(
                 }
             }
         }
-        let limits: Usage = hard.iter().filter_map(|(k, v)| Some((k.clone(), parse(v)?))).collect();
+        let limits: Usage = hard
+            .iter()
+            .filter_map(|(k, v)| Some((k.clone(), parse(v)?)))
+            .collect();
         names.retain(|n| {
             let have = used.get(n).map_or(0, |q| q.nanos);
             have + asked[n].nanos > limits.get(n).map_or(i128::MAX, |q| q.nanos)

@@ -22,14 +22,22 @@ struct Hook {
 }
 
 fn list_has(list: &Value, wanted: &str) -> bool {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).any(|x| x == "*" || x == wanted)
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .any(|x| x == "*" || x == wanted)
 }
 
 fn resource_matches(list: &Value, resource: &str, sub: &str) -> bool {
-    list.as_array().into_iter().flatten().filter_map(Value::as_str).any(|rule| {
-        let (r, s) = rule.split_once('/').unwrap_or((rule, ""));
-        (r == "*" || r == resource) && (s == "*" || s == sub)
-    })
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .any(|rule| {
+            let (r, s) = rule.split_once('/').unwrap_or((rule, ""));
+            (r == "*" || r == resource) && (s == "*" || s == sub)
+        })
 }
 
 /// The version of the object that a rule asks for, when the rule covers the request.
@@ -56,7 +64,9 @@ fn rule_version(ctx: &Ctx, rule: &Value, operation: Operation, sub: &str, exact:
     ctx.snapshot
         .all()
         .iter()
-        .find(|r| r.group == res.group && r.plural == res.plural && list_has(&rule["apiVersions"], &r.version))
+        .find(|r| {
+            r.group == res.group && r.plural == res.plural && list_has(&rule["apiVersions"], &r.version)
+        })
         .map(|r| r.version.clone())
 }
 
@@ -73,7 +83,11 @@ fn applicable(
     if ctx.res.group == GROUP {
         return Ok(Vec::new());
     }
-    let configs = server.inner.store.list(&format!("{GROUP}/{plural}"), None, None).1;
+    let configs = server
+        .inner
+        .store
+        .list(&format!("{GROUP}/{plural}"), None, None)
+        .1;
     let mut out = Vec::new();
     for config in &configs {
         for hook in config.value()["webhooks"].as_array().into_iter().flatten() {
@@ -91,7 +105,11 @@ fn applicable(
             if !crate::admission::conditions::hold(ctx, hook, operation, obj, old, sub, &name)? {
                 continue;
             }
-            out.push(Hook { name, spec: hook.clone(), version });
+            out.push(Hook {
+                name,
+                spec: hook.clone(),
+                version,
+            });
         }
     }
     Ok(out)
@@ -117,7 +135,10 @@ fn selected(server: &ApiServer, ctx: &Ctx, hook: &Value, obj: Option<&Value>, ol
     }
     let object_selector = LabelSelector::from_object(&hook["objectSelector"]).unwrap_or_default();
     object_selector.0.is_empty()
-        || [obj, old].into_iter().flatten().any(|o| object_selector.matches(o["metadata"]["labels"].as_object()))
+        || [obj, old]
+            .into_iter()
+            .flatten()
+            .any(|o| object_selector.matches(o["metadata"]["labels"].as_object()))
 }
 
 /// The `AdmissionReview` of a request.
@@ -150,7 +171,6 @@ fn review(
         Operation::Update if ctx.info.verb == "patch" => "PatchOptions",
         Operation::Update => "UpdateOptions",
         Operation::Delete => "DeleteOptions",
-        Operation::Connect => "ConnectOptions",
     };
     let mut request = json!({
         "uid": uuid::Uuid::new_v4().to_string(),
@@ -190,19 +210,26 @@ async fn ask(
 ) -> ApiResult<Option<Value>> {
     let dry_run = ctx.dry_run().unwrap_or(false);
     if dry_run && !matches!(text(&hook.spec, "sideEffects"), "None" | "NoneOnDryRun") {
-        return Err(ApiError::bad_request(format!("admission webhook {:?} does not support dry run", hook.name)));
+        return Err(ApiError::bad_request(format!(
+            "admission webhook {:?} does not support dry run",
+            hook.name
+        )));
     }
     let review = review(ctx, hook, operation, obj, old, sub, dry_run);
     let uid = text(&review["request"], "uid").to_owned();
     let answer = match call::post(server, &hook.spec, &review).await {
-        Ok(answer) => check_answer(answer, &uid),
+        Ok(answer) => check_answer(&answer, &uid),
         Err(e) => Err(e),
     };
     let response = match answer {
         Ok(response) => response,
         Err(CallError(why)) => {
             if text(&hook.spec, "failurePolicy") == "Ignore" {
-                tracing::warn!(webhook = hook.name, error = why, "a webhook failed; its failurePolicy ignores that");
+                tracing::warn!(
+                    webhook = hook.name,
+                    error = why,
+                    "a webhook failed; its failurePolicy ignores that"
+                );
                 return Ok(None);
             }
             return Err(ApiError::internal(format!(
@@ -211,7 +238,12 @@ async fn ask(
             )));
         }
     };
-    for warning in response["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for warning in response["warnings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         ctx.warn(warning);
     }
     if response["allowed"] == true {
@@ -220,12 +252,12 @@ async fn ask(
     Err(denied(&hook.name, &response["status"]))
 }
 
-fn check_answer(answer: Value, uid: &str) -> Result<Value, CallError> {
+fn check_answer(answer: &Value, uid: &str) -> Result<Value, CallError> {
     if answer["kind"] != "AdmissionReview" || answer["apiVersion"] != "admission.k8s.io/v1" {
         return Err(CallError(format!(
             "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got {}, Kind={}",
-            text(&answer, "apiVersion"),
-            text(&answer, "kind")
+            text(answer, "apiVersion"),
+            text(answer, "kind")
         )));
     }
     let response = answer["response"].clone();
@@ -233,7 +265,10 @@ fn check_answer(answer: Value, uid: &str) -> Result<Value, CallError> {
         return Err(CallError("webhook response was absent".into()));
     }
     if text(&response, "uid") != uid {
-        return Err(CallError(format!("expected response.uid={uid:?}, got {:?}", text(&response, "uid"))));
+        return Err(CallError(format!(
+            "expected response.uid={uid:?}, got {:?}",
+            text(&response, "uid")
+        )));
     }
     Ok(response)
 }
@@ -248,8 +283,17 @@ fn denied(name: &str, status: &Value) -> ApiError {
     } else {
         format!("{by} without explanation")
     };
-    let code = status["code"].as_u64().filter(|c| *c >= 400).and_then(|c| u16::try_from(c).ok()).unwrap_or(400);
-    ApiError::new(code, reason, message, status.get("details").cloned().unwrap_or_else(|| json!({})))
+    let code = status["code"]
+        .as_u64()
+        .filter(|c| *c >= 400)
+        .and_then(|c| u16::try_from(c).ok())
+        .unwrap_or(400);
+    ApiError::new(
+        code,
+        reason,
+        message,
+        status.get("details").cloned().unwrap_or_else(|| json!({})),
+    )
 }
 
 /// Lets the mutating webhooks change the object.
@@ -261,7 +305,15 @@ pub(crate) async fn mutate(
     old: Option<&Value>,
     sub: &str,
 ) -> ApiResult<()> {
-    let hooks = applicable(server, ctx, "mutatingwebhookconfigurations", operation, Some(obj), old, sub)?;
+    let hooks = applicable(
+        server,
+        ctx,
+        "mutatingwebhookconfigurations",
+        operation,
+        Some(obj),
+        old,
+        sub,
+    )?;
     // What each webhook that wants reinvocation left behind.
     let mut again: Vec<(&Hook, Value)> = Vec::new();
     for hook in &hooks {
@@ -291,14 +343,19 @@ async fn mutate_once(
     old: Option<&Value>,
     sub: &str,
 ) -> ApiResult<()> {
-    let Some(response) = ask(server, ctx, hook, operation, Some(obj), old, sub).await? else { return Ok(()) };
+    let Some(response) = ask(server, ctx, hook, operation, Some(obj), old, sub).await? else {
+        return Ok(());
+    };
     let encoded = &response["patch"];
     if encoded.is_null() || encoded.as_str().is_some_and(str::is_empty) {
         return Ok(());
     }
     let failed = |why: String| ApiError::internal(format!("failed calling webhook {:?}: {why}", hook.name));
     if response["patchType"] != "JSONPatch" {
-        return Err(failed(format!("webhook returned response.patch but not response.patchType {:?}", "JSONPatch")));
+        return Err(failed(format!(
+            "webhook returned response.patch but not response.patchType {:?}",
+            "JSONPatch"
+        )));
     }
     // Go reads bytes from a list of numbers as well, which is how kube-rs writes them.
     let bytes = match encoded.as_str() {
@@ -308,7 +365,8 @@ async fn mutate_once(
         None => serde_json::from_value::<Vec<u8>>(encoded.clone())
             .map_err(|e| failed(format!("response.patch is not bytes: {e}")))?,
     };
-    let patch: Value = serde_json::from_slice(&bytes).map_err(|e| failed(format!("response.patch is not JSON: {e}")))?;
+    let patch: Value =
+        serde_json::from_slice(&bytes).map_err(|e| failed(format!("response.patch is not JSON: {e}")))?;
     let own = ctx.res.api_version();
     crate::patch::json_patch(obj, &patch).map_err(|e| failed(e.message().to_owned()))?;
     obj["apiVersion"] = own.into();
@@ -326,8 +384,18 @@ pub(crate) async fn validate(
     old: Option<&Value>,
     sub: &str,
 ) -> ApiResult<()> {
-    let hooks = applicable(server, ctx, "validatingwebhookconfigurations", operation, obj, old, sub)?;
-    let asked = hooks.iter().map(|hook| ask(server, ctx, hook, operation, obj, old, sub));
+    let hooks = applicable(
+        server,
+        ctx,
+        "validatingwebhookconfigurations",
+        operation,
+        obj,
+        old,
+        sub,
+    )?;
+    let asked = hooks
+        .iter()
+        .map(|hook| ask(server, ctx, hook, operation, obj, old, sub));
     for answer in futures::future::join_all(asked).await {
         answer?;
     }

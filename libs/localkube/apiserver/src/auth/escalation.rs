@@ -9,7 +9,11 @@ fn atoms(rule: &Rule) -> Vec<Rule> {
     let mut out = Vec::new();
     for verb in &rule.verbs {
         for url in &rule.non_resource_urls {
-            out.push(Rule { verbs: vec![verb.clone()], non_resource_urls: vec![url.clone()], ..Rule::default() });
+            out.push(Rule {
+                verbs: vec![verb.clone()],
+                non_resource_urls: vec![url.clone()],
+                ..Rule::default()
+            });
         }
         for group in &rule.api_groups {
             for resource in &rule.resources {
@@ -22,11 +26,10 @@ fn atoms(rule: &Rule) -> Vec<Rule> {
                 if rule.resource_names.is_empty() {
                     out.push(base);
                 } else {
-                    out.extend(
-                        rule.resource_names
-                            .iter()
-                            .map(|n| Rule { resource_names: vec![n.clone()], ..base.clone() }),
-                    );
+                    out.extend(rule.resource_names.iter().map(|n| Rule {
+                        resource_names: vec![n.clone()],
+                        ..base.clone()
+                    }));
                 }
             }
         }
@@ -49,10 +52,17 @@ fn covered(owner: &Rule, atom: &Rule) -> bool {
     }
     let resource = atom.resources.first().map_or("", String::as_str);
     let resources = owner.resources.iter().any(|r| {
-        r == "*" || r == resource || r.strip_prefix("*/").is_some_and(|sub| resource.ends_with(&format!("/{sub}")))
+        r == "*"
+            || r == resource
+            || r.strip_prefix("*/")
+                .is_some_and(|sub| resource.ends_with(&format!("/{sub}")))
     });
     let names = owner.resource_names.is_empty()
-        || (!atom.resource_names.is_empty() && atom.resource_names.iter().all(|n| owner.resource_names.contains(n)));
+        || (!atom.resource_names.is_empty()
+            && atom
+                .resource_names
+                .iter()
+                .all(|n| owner.resource_names.contains(n)));
     has(&owner.api_groups, &atom.api_groups) && resources && names
 }
 

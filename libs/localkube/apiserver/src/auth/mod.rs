@@ -25,14 +25,21 @@ pub fn user(name: &str, groups: &[&str]) -> UserInfo {
     if !groups.iter().any(|g| g == AUTHENTICATED) {
         groups.push(AUTHENTICATED.to_owned());
     }
-    UserInfo { username: Some(name.to_owned()), groups: Some(groups), ..UserInfo::default() }
+    UserInfo {
+        username: Some(name.to_owned()),
+        groups: Some(groups),
+        ..UserInfo::default()
+    }
 }
 
 /// The identity of a ServiceAccount.
 pub fn service_account(namespace: &str, name: &str) -> UserInfo {
     user(
         &format!("system:serviceaccount:{namespace}:{name}"),
-        &["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}")],
+        &[
+            "system:serviceaccounts",
+            &format!("system:serviceaccounts:{namespace}"),
+        ],
     )
 }
 

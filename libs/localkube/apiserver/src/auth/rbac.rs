@@ -66,7 +66,8 @@ impl Rule {
             if a.subresource.is_empty() {
                 return r == a.resource;
             }
-            r.split_once('/').is_some_and(|(res, sub)| sub == a.subresource && (res == "*" || res == a.resource))
+            r.split_once('/')
+                .is_some_and(|(res, sub)| sub == a.subresource && (res == "*" || res == a.resource))
         })
     }
 
@@ -133,7 +134,15 @@ impl Index {
             .list(CLUSTER_ROLES, None, None)
             .1
             .iter()
-            .map(|o| (o.value()["metadata"]["name"].as_str().unwrap_or_default().to_owned(), Arc::new(rules_of(o.value()))))
+            .map(|o| {
+                (
+                    o.value()["metadata"]["name"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned(),
+                    Arc::new(rules_of(o.value())),
+                )
+            })
             .collect();
         let roles: HashMap<(String, String), Arc<Vec<Rule>>> = store
             .list(ROLES, None, None)
@@ -149,7 +158,10 @@ impl Index {
             let b = obj.value();
             let role = b["roleRef"]["name"].as_str().unwrap_or_default();
             if let Some(rules) = cluster_roles.get(role) {
-                let binding = format!("ClusterRoleBinding {:?}", b["metadata"]["name"].as_str().unwrap_or_default());
+                let binding = format!(
+                    "ClusterRoleBinding {:?}",
+                    b["metadata"]["name"].as_str().unwrap_or_default()
+                );
                 out.add(b, None, rules, &binding, &format!("ClusterRole {role:?}"));
             }
         }
@@ -164,8 +176,10 @@ impl Index {
                 roles.get(&(ns.to_owned(), role.to_owned()))
             };
             if let Some(rules) = rules {
-                let binding =
-                    format!("RoleBinding {:?}", format!("{}/{ns}", b["metadata"]["name"].as_str().unwrap_or_default()));
+                let binding = format!(
+                    "RoleBinding {:?}",
+                    format!("{}/{ns}", b["metadata"]["name"].as_str().unwrap_or_default())
+                );
                 out.add(b, Some(ns), rules, &binding, &format!("{kind} {role:?}"));
             }
         }
@@ -220,10 +234,21 @@ impl Index {
         if groups(user).iter().any(|g| g == MASTERS) {
             let star = || vec!["*".to_owned()];
             return vec![
-                Rule { verbs: star(), api_groups: star(), resources: star(), ..Rule::default() },
-                Rule { verbs: star(), non_resource_urls: star(), ..Rule::default() },
+                Rule {
+                    verbs: star(),
+                    api_groups: star(),
+                    resources: star(),
+                    ..Rule::default()
+                },
+                Rule {
+                    verbs: star(),
+                    non_resource_urls: star(),
+                    ..Rule::default()
+                },
             ];
         }
-        self.grants(user, namespace).flat_map(|g| g.rules.iter().cloned()).collect()
+        self.grants(user, namespace)
+            .flat_map(|g| g.rules.iter().cloned())
+            .collect()
     }
 }

@@ -80,7 +80,11 @@ pub struct Tokens {
 pub enum Verified {
     Static(UserInfo),
     /// The account, and the Pod, must still exist.
-    Account { claims: KubernetesClaims, audiences: Vec<String>, jti: String },
+    Account {
+        claims: KubernetesClaims,
+        audiences: Vec<String>,
+        jti: String,
+    },
 }
 
 impl Tokens {
@@ -103,7 +107,11 @@ impl Tokens {
         let now = Timestamp::now();
         let ttl = i64::try_from(req.ttl.as_secs()).unwrap_or(3600);
         let until = now.as_second() + ttl;
-        let audiences = if req.audiences.is_empty() { vec![ISSUER.to_owned()] } else { req.audiences.clone() };
+        let audiences = if req.audiences.is_empty() {
+            vec![ISSUER.to_owned()]
+        } else {
+            req.audiences.clone()
+        };
         let token = self.sign(&Claims {
             iss: ISSUER.to_owned(),
             sub: format!("system:serviceaccount:{}:{}", req.namespace, req.service_account),
@@ -114,7 +122,10 @@ impl Tokens {
             jti: uuid::Uuid::new_v4().to_string(),
             kubernetes: Some(KubernetesClaims {
                 namespace: req.namespace.clone(),
-                serviceaccount: NamedUid { name: req.service_account.clone(), uid: uid.to_owned() },
+                serviceaccount: NamedUid {
+                    name: req.service_account.clone(),
+                    uid: uid.to_owned(),
+                },
                 pod: req.pod.clone().map(|(name, uid)| NamedUid { name, uid }),
             }),
             groups: Vec::new(),
@@ -143,11 +154,17 @@ impl Tokens {
         validation.required_spec_claims.clear();
         validation.validate_aud = false;
         validation.leeway = 5;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
+            .ok()?
+            .claims;
         match (claims.iss.as_str(), claims.kubernetes) {
             (ISSUER, Some(account)) => {
                 claims.exp?;
-                Some(Verified::Account { claims: account, audiences: claims.aud, jti: claims.jti })
+                Some(Verified::Account {
+                    claims: account,
+                    audiences: claims.aud,
+                    jti: claims.jti,
+                })
             }
             (STATIC_ISSUER, None) => {
                 let groups: Vec<&str> = claims.groups.iter().map(String::as_str).collect();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::checks::{age, default, each, list, name, object, one_of, present, same, text};
+use super::checks::{age, default, each, list, name, object, one_of, present, text};
 use crate::field_error::{FieldError, FieldPath};
 use crate::kinds::{Column, KindRules};
 
@@ -151,16 +151,9 @@ impl KindRules for Binding {
         errors
     }
 
-    fn validate_update(&self, obj: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = self.validate_create(obj);
-        if !same(&obj["roleRef"], &old["roleRef"]) {
-            errors.push(FieldError::invalid(
-                "roleRef",
-                obj["roleRef"].clone(),
-                "cannot change roleRef",
-            ));
-        }
-        errors
+    fn validate_update(&self, obj: &Value, _old: &Value) -> Vec<FieldError> {
+        // `roleRef` may not change: admission says so.
+        self.validate_create(obj)
     }
 
     fn columns(&self) -> Vec<Column> {

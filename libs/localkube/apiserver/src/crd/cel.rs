@@ -40,7 +40,10 @@ pub fn environment() -> Arc<Env> {
 impl Expression {
     pub fn compile(env: &Arc<Env>, source: &str) -> Result<Self, String> {
         let program = env.compile(source).map_err(|e| e.to_string())?;
-        Ok(Self { env: env.clone(), program })
+        Ok(Self {
+            env: env.clone(),
+            program,
+        })
     }
 
     pub fn evaluate(&self, variables: &[(&str, &CelValue)]) -> Result<CelValue, String> {
@@ -77,7 +80,8 @@ impl Programs {
             .iter()
             .enumerate()
             .map(|(i, rule)| {
-                let failed = |e: String| format!("x-kubernetes-validations[{i}].rule: compilation failed: {e}");
+                let failed =
+                    |e: String| format!("x-kubernetes-validations[{i}].rule: compilation failed: {e}");
                 Ok(Compiled {
                     expression: Expression::compile(&env, &rule.rule).map_err(failed)?,
                     message: rule
@@ -97,13 +101,34 @@ impl Programs {
 /// Names of properties that are no identifiers are written in another way in expressions.
 fn escaped(name: &str) -> String {
     const RESERVED: [&str; 20] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
-        "let", "loop", "package", "namespace", "return", "var", "void",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
     ];
     if RESERVED.contains(&name) {
         return format!("__{name}__");
     }
-    name.replace("__", "__underscores__").replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
+    name.replace("__", "__underscores__")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
 }
 
 /// JSON as expressions see it; with a schema, numbers and names of properties follow it.
@@ -125,10 +150,11 @@ pub fn to_cel(value: &Value, schema: Option<&Schema>) -> CelValue {
                 .iter()
                 .map(|(k, v)| {
                     let property = schema.and_then(|s| s.properties.get(k));
-                    let child = property.or_else(|| match schema.and_then(|s| s.additional_properties.as_ref()) {
-                        Some(SchemaOrBool::Schema(s)) => Some(s.as_ref()),
-                        _ => None,
-                    });
+                    let child =
+                        property.or_else(|| match schema.and_then(|s| s.additional_properties.as_ref()) {
+                            Some(SchemaOrBool::Schema(s)) => Some(s.as_ref()),
+                            _ => None,
+                        });
                     let name = if property.is_some() { escaped(k) } else { k.clone() };
                     (Key::String(Arc::new(name)), to_cel(v, child))
                 })
@@ -139,7 +165,13 @@ pub fn to_cel(value: &Value, schema: Option<&Schema>) -> CelValue {
 }
 
 /// Evaluates the rules of an object and of its parts; `old` is the state before an update.
-pub fn validate(schema: &Schema, obj: &Value, old: Option<&Value>, path: &FieldPath, out: &mut Vec<FieldError>) {
+pub fn validate(
+    schema: &Schema,
+    obj: &Value,
+    old: Option<&Value>,
+    path: &FieldPath,
+    out: &mut Vec<FieldError>,
+) {
     if !has_rules(schema) {
         return;
     }
@@ -172,7 +204,9 @@ fn counterpart<'a>(schema: &Schema, item: &Value, old: Option<&'a Value>) -> Opt
     if schema.list_type.as_deref() != Some("map") {
         return None;
     }
-    old?.as_array()?.iter().find(|o| schema.list_map_keys.iter().all(|k| o.get(k) == item.get(k)))
+    old?.as_array()?
+        .iter()
+        .find(|o| schema.list_map_keys.iter().all(|k| o.get(k) == item.get(k)))
 }
 
 fn has_rules(schema: &Schema) -> bool {

@@ -15,7 +15,9 @@ pub fn matches(format: &str, s: &str) -> bool {
             base64::engine::general_purpose::STANDARD.decode(s).is_ok()
         }
         "uri" => s.parse::<http::Uri>().is_ok_and(|u| u.scheme().is_some()) || s.starts_with('/'),
-        "email" => s.split_once('@').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()),
+        "email" => s
+            .split_once('@')
+            .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty()),
         "hostname" => crate::meta::subdomain_problems(&s.to_lowercase()).is_empty(),
         "duration" => duration(s),
         _ => true,
@@ -30,12 +32,16 @@ fn duration(s: &str) -> bool {
     }
     let mut any = false;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         if digits == 0 {
             return false;
         }
         let unit_and_more = &rest[digits..];
-        let unit = ["ns", "us", "µs", "ms", "h", "m", "s"].iter().find(|u| unit_and_more.starts_with(**u));
+        let unit = ["ns", "us", "µs", "ms", "h", "m", "s"]
+            .iter()
+            .find(|u| unit_and_more.starts_with(**u));
         let Some(unit) = unit else { return false };
         rest = &unit_and_more[unit.len()..];
         any = true;

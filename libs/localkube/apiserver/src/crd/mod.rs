@@ -32,15 +32,17 @@ pub struct CustomVersion {
     pub terminating: bool,
     pub deprecation: Option<String>,
     pub storage_version: String,
-    /// Names of other versions are converted by changing `apiVersion` alone.
-    pub conversion: String,
 }
 
 fn text(v: &Value) -> String {
     v.as_str().unwrap_or_default().to_owned()
 }
 fn texts(v: &Value) -> Vec<String> {
-    v.as_array().into_iter().flatten().filter_map(|x| x.as_str().map(str::to_owned)).collect()
+    v.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|x| x.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// Kubernetes' order of versions: `v2`, `v1`, `v1beta2`, `v1beta1`, `v1alpha1`, then others by name.
@@ -94,21 +96,29 @@ pub fn validate(crd: &Value) -> Vec<FieldError> {
     if group.is_empty() {
         out.push(FieldError::required(path.child("group"), ""));
     } else if group.split('.').count() < 2 {
-        out.push(FieldError::invalid(path.child("group"), group.as_str(), "should be a domain with at least one dot"));
+        out.push(FieldError::invalid(
+            path.child("group"),
+            group.as_str(),
+            "should be a domain with at least one dot",
+        ));
     }
     let expected = format!("{plural}.{group}");
     if crd["metadata"]["name"] != expected {
         out.push(FieldError::invalid(
             "metadata.name",
             crd["metadata"]["name"].clone(),
-            format!("must be spec.names.plural+\".\"+spec.group"),
+            "must be spec.names.plural+\".\"+spec.group",
         ));
     }
     match spec["scope"].as_str() {
         Some("Namespaced" | "Cluster") => {}
         None | Some("") => out.push(FieldError::required(path.child("scope"), "")),
         Some(other) => {
-            out.push(FieldError::not_supported(path.child("scope"), other, &["Cluster", "Namespaced"]));
+            out.push(FieldError::not_supported(
+                path.child("scope"),
+                other,
+                &["Cluster", "Namespaced"],
+            ));
         }
     }
     for field in ["plural", "kind"] {
@@ -134,7 +144,11 @@ pub fn validate(crd: &Value) -> Vec<FieldError> {
             continue;
         }
         if source["type"] != "object" {
-            out.push(FieldError::invalid(at.child("type"), text(&source["type"]), "must be object at the root"));
+            out.push(FieldError::invalid(
+                at.child("type"),
+                text(&source["type"]),
+                "must be object at the root",
+            ));
         }
         structural(source, &at, &mut out);
         if let Err(e) = Schema::parse(source) {
@@ -142,7 +156,12 @@ pub fn validate(crd: &Value) -> Vec<FieldError> {
         }
     }
     match spec["conversion"]["strategy"].as_str() {
-        Some("None" | "Webhook") | None => {}
+        Some("None") | None => {}
+        Some("Webhook") => out.push(FieldError::invalid(
+            path.child("conversion").child("strategy"),
+            "Webhook",
+            "localkube converts between versions by apiVersion alone; use None",
+        )),
         Some(other) => out.push(FieldError::not_supported(
             path.child("conversion").child("strategy"),
             other,
@@ -157,13 +176,20 @@ fn structural(schema: &Value, at: &FieldPath, out: &mut Vec<FieldError>) {
     let free = schema["x-kubernetes-int-or-string"] == true
         || schema["x-kubernetes-preserve-unknown-fields"] == true;
     if text(&schema["type"]).is_empty() && !free {
-        out.push(FieldError::required(at.child("type"), "must not be empty for specified object fields"));
+        out.push(FieldError::required(
+            at.child("type"),
+            "must not be empty for specified object fields",
+        ));
     }
     for (name, child) in schema["properties"].as_object().into_iter().flatten() {
         structural(child, &at.child("properties").key(name), out);
     }
     if schema["additionalProperties"].is_object() {
-        structural(&schema["additionalProperties"], &at.child("additionalProperties"), out);
+        structural(
+            &schema["additionalProperties"],
+            &at.child("additionalProperties"),
+            out,
+        );
     }
     if schema["type"] == "array" && schema["items"].is_null() {
         out.push(FieldError::required(at.child("items"), "must be specified"));
@@ -185,11 +211,15 @@ pub fn initial_status(crd: &Value) -> Value {
 }
 
 /// The status of an accepted definition (or of one whose names are taken).
-pub fn status(crd: &Value, taken: Option<String>) -> Value {
+pub fn status(crd: &Value, taken: Option<&str>) -> Value {
     let now = times::now();
     let old = &crd["status"];
     let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-        let same = old["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == kind && c["status"] == status);
+        let same = old["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == kind && c["status"] == status);
         let since = same.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
         json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since})
     };
@@ -200,14 +230,24 @@ pub fn status(crd: &Value, taken: Option<String>) -> Value {
             stored.push(v["name"].clone());
         }
     }
-    let conditions = match &taken {
+    let conditions = match taken {
         None => json!([
             condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
-            condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted"),
+            condition(
+                "Established",
+                "True",
+                "InitialNamesAccepted",
+                "the initial names have been accepted"
+            ),
         ]),
         Some(why) => json!([
             condition("NamesAccepted", "False", "PluralConflict", why),
-            condition("Established", "False", "NotAccepted", "not all names are accepted"),
+            condition(
+                "Established",
+                "False",
+                "NotAccepted",
+                "not all names are accepted"
+            ),
         ]),
     };
     let mut conditions = conditions;
@@ -221,7 +261,11 @@ pub fn status(crd: &Value, taken: Option<String>) -> Value {
             "CustomResource deletion is in progress",
         ));
     }
-    let accepted = if taken.is_none() { names.clone() } else { json!({"plural": "", "kind": ""}) };
+    let accepted = if taken.is_none() {
+        names.clone()
+    } else {
+        json!({"plural": "", "kind": ""})
+    };
     json!({"conditions": conditions, "acceptedNames": accepted, "storedVersions": stored})
 }
 
@@ -239,8 +283,11 @@ pub fn resources(crd: &Value) -> Vec<Arc<Resource>> {
     let names = &spec["names"];
     let (group, plural) = (text(&spec["group"]), text(&names["plural"]));
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    let storage_version =
-        versions.iter().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
+    let storage_version = versions
+        .iter()
+        .find(|v| v["storage"] == true)
+        .map(|v| text(&v["name"]))
+        .unwrap_or_default();
     let storage: Arc<str> = Arc::from(format!("{group}/{plural}"));
     versions
         .iter()
@@ -250,7 +297,10 @@ pub fn resources(crd: &Value) -> Vec<Arc<Resource>> {
             let scale = sub["scale"].as_object().map(|s| ScalePaths {
                 spec_replicas: text(&s["specReplicasPath"]),
                 status_replicas: text(&s["statusReplicasPath"]),
-                selector: s.get("labelSelectorPath").and_then(Value::as_str).map(str::to_owned),
+                selector: s
+                    .get("labelSelectorPath")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
             });
             let source = v["schema"]["openAPIV3Schema"].clone();
             let columns = v["additionalPrinterColumns"]
@@ -263,9 +313,15 @@ pub fn resources(crd: &Value) -> Vec<Arc<Resource>> {
                         kind: text(&c["type"]),
                         format: text(&c["format"]),
                         description: text(&c["description"]),
-                        priority: c["priority"].as_i64().and_then(|p| i32::try_from(p).ok()).unwrap_or(0),
+                        priority: c["priority"]
+                            .as_i64()
+                            .and_then(|p| i32::try_from(p).ok())
+                            .unwrap_or(0),
                     };
-                    (column, JsonPath::parse(c["jsonPath"].as_str().unwrap_or_default()))
+                    (
+                        column,
+                        JsonPath::parse(c["jsonPath"].as_str().unwrap_or_default()),
+                    )
                 })
                 .collect();
             let version = text(&v["name"]);
@@ -299,7 +355,6 @@ pub fn resources(crd: &Value) -> Vec<Arc<Resource>> {
                         )
                     }),
                     storage_version: storage_version.clone(),
-                    conversion: text(&spec["conversion"]["strategy"]),
                 })),
                 version,
                 group: group.clone(),

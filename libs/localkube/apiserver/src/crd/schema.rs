@@ -92,8 +92,10 @@ impl Schema {
 
     fn compile(&mut self, at: &str) -> Result<(), String> {
         if let Some(pattern) = &self.pattern {
-            self.regex =
-                Some(Regex::new(pattern).map_err(|e| format!("{at}.pattern: {pattern:?} is no regular expression: {e}"))?);
+            self.regex = Some(
+                Regex::new(pattern)
+                    .map_err(|e| format!("{at}.pattern: {pattern:?} is no regular expression: {e}"))?,
+            );
         }
         self.programs = super::cel::Programs::compile(&self.rules).map_err(|e| format!("{at}: {e}"))?;
         for (name, child) in &mut self.properties {
@@ -128,7 +130,11 @@ impl Schema {
                 };
                 let mut gone = Vec::new();
                 for (key, child) in map.iter_mut() {
-                    let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let at = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
                     if keeps_meta && META_FIELDS.contains(&key.as_str()) {
                         continue;
                     }
@@ -205,7 +211,11 @@ impl Schema {
         match value {
             Value::Object(map) => {
                 map.retain(|k, v| {
-                    !(v.is_null() && self.properties.get(k).is_some_and(|s| !s.nullable && !s.preserve_unknown))
+                    !(v.is_null()
+                        && self
+                            .properties
+                            .get(k)
+                            .is_some_and(|s| !s.nullable && !s.preserve_unknown))
                 });
                 for (k, v) in map.iter_mut() {
                     if let Some(s) = self.properties.get(k) {
@@ -230,7 +240,11 @@ impl Schema {
         }
         if !self.type_matches(value) {
             let got = type_name(value);
-            let wanted = if self.int_or_string { "integer,string" } else { &self.kind };
+            let wanted = if self.int_or_string {
+                "integer,string"
+            } else {
+                &self.kind
+            };
             out.push(FieldError::new(
                 FieldErrorKind::TypeInvalid,
                 path,
@@ -248,7 +262,12 @@ impl Schema {
                 .map(|v| format!("{:?}", v.as_str().map_or_else(|| v.to_string(), str::to_owned)))
                 .collect();
             let detail = format!("supported values: {}", names.join(", "));
-            out.push(FieldError::new(FieldErrorKind::NotSupported, path, Some(value.clone()), detail));
+            out.push(FieldError::new(
+                FieldErrorKind::NotSupported,
+                path,
+                Some(value.clone()),
+                detail,
+            ));
         }
         match value {
             Value::String(s) => self.validate_string(s, path, out),
@@ -267,9 +286,7 @@ impl Schema {
         match self.kind.as_str() {
             "string" => value.is_string(),
             "boolean" => value.is_boolean(),
-            "integer" => {
-                value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0)
-            }
+            "integer" => value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|f| f.fract() == 0.0),
             "number" => value.is_number(),
             "array" => value.is_array(),
             "object" => value.is_object(),
@@ -288,19 +305,32 @@ impl Schema {
         if let Some(min) = self.min_length
             && length < min
         {
-            out.push(FieldError::invalid(path, s, format!("{at} in body should be at least {min} chars long")));
+            out.push(FieldError::invalid(
+                path,
+                s,
+                format!("{at} in body should be at least {min} chars long"),
+            ));
         }
         if let Some(regex) = &self.regex
             && !regex.is_match(s)
         {
             let pattern = self.pattern.as_deref().unwrap_or_default();
-            out.push(FieldError::invalid(path, s, format!("{at} in body should match '{pattern}'")));
+            out.push(FieldError::invalid(
+                path,
+                s,
+                format!("{at} in body should match '{pattern}'"),
+            ));
         }
         if let Some(format) = &self.format
             && !formats::matches(format, s)
         {
             let detail = format!("{at} in body must be of type {format}: {s:?}");
-            out.push(FieldError::new(FieldErrorKind::TypeInvalid, path, Some(s.into()), detail));
+            out.push(FieldError::new(
+                FieldErrorKind::TypeInvalid,
+                path,
+                Some(s.into()),
+                detail,
+            ));
         }
     }
 
@@ -308,17 +338,35 @@ impl Schema {
         let at = shown(path.as_str());
         let value = n.as_f64().unwrap_or(0.0);
         let mut fail = |text: String| {
-            out.push(FieldError::invalid(path, Value::Number(n.clone()), format!("{at} in body {text}")));
+            out.push(FieldError::invalid(
+                path,
+                Value::Number(n.clone()),
+                format!("{at} in body {text}"),
+            ));
         };
         if let Some(max) = self.maximum
             && (value > max || (self.exclusive_maximum && value >= max))
         {
-            fail(format!("should be less than {}{max}", if self.exclusive_maximum { "" } else { "or equal to " }));
+            fail(format!(
+                "should be less than {}{max}",
+                if self.exclusive_maximum {
+                    ""
+                } else {
+                    "or equal to "
+                }
+            ));
         }
         if let Some(min) = self.minimum
             && (value < min || (self.exclusive_minimum && value <= min))
         {
-            fail(format!("should be greater than {}{min}", if self.exclusive_minimum { "" } else { "or equal to " }));
+            fail(format!(
+                "should be greater than {}{min}",
+                if self.exclusive_minimum {
+                    ""
+                } else {
+                    "or equal to "
+                }
+            ));
         }
         if let Some(of) = self.multiple_of
             && of != 0.0
@@ -341,7 +389,11 @@ impl Schema {
         if let Some(min) = self.min_items
             && list.len() < min
         {
-            out.push(FieldError::invalid(path, list.len(), format!("{at} in body should have at least {min} items")));
+            out.push(FieldError::invalid(
+                path,
+                list.len(),
+                format!("{at} in body should have at least {min} items"),
+            ));
         }
         if let Some(items) = &self.items {
             for (i, item) in list.iter().enumerate() {
@@ -383,7 +435,11 @@ impl Schema {
         if let Some(min) = self.min_properties
             && map.len() < min
         {
-            out.push(FieldError::invalid(path, map.len(), format!("{at} in body should have at least {min} properties")));
+            out.push(FieldError::invalid(
+                path,
+                map.len(),
+                format!("{at} in body should have at least {min} properties"),
+            ));
         }
         for name in &self.required {
             if !map.contains_key(name) {
@@ -399,7 +455,12 @@ impl Schema {
         }
         if self.embedded_resource {
             for field in ["apiVersion", "kind"] {
-                if map.get(field).and_then(Value::as_str).unwrap_or_default().is_empty() {
+                if map
+                    .get(field)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .is_empty()
+                {
                     out.push(FieldError::required(path.child(field), ""));
                 }
             }
@@ -412,9 +473,7 @@ impl Schema {
             s.validate(value, path, &mut errors);
             errors
         };
-        let named = |text: &str| {
-            FieldError::invalid("<nil>", "", format!("\"{}\" {text}", path.as_str()))
-        };
+        let named = |text: &str| FieldError::invalid("<nil>", "", format!("\"{}\" {text}", path.as_str()));
         if !self.any_of.is_empty() {
             let all: Vec<Vec<FieldError>> = self.any_of.iter().map(errors_of).collect();
             if all.iter().all(|e| !e.is_empty()) {
@@ -427,7 +486,9 @@ impl Schema {
             let valid = all.iter().filter(|e| e.is_empty()).count();
             if valid == 0 {
                 out.extend(all.into_iter().min_by_key(Vec::len).unwrap_or_default());
-                out.push(named("must validate one and only one schema (oneOf). Found none valid"));
+                out.push(named(
+                    "must validate one and only one schema (oneOf). Found none valid",
+                ));
             } else if valid > 1 {
                 out.push(named(&format!(
                     "must validate one and only one schema (oneOf). Found {valid} valid alternatives"

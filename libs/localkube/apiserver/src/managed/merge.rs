@@ -13,7 +13,13 @@ pub fn merge(defs: &Definitions, node: Node<'_>, live: &mut Value, applied: &Val
             if let Some(target) = live.as_object_mut() {
                 for (k, v) in map {
                     let child = node.child(root, defs, k);
-                    merge(defs, child, target.entry(k.clone()).or_insert(Value::Null), v, false);
+                    merge(
+                        defs,
+                        child,
+                        target.entry(k.clone()).or_insert(Value::Null),
+                        v,
+                        false,
+                    );
                 }
             }
         }
@@ -66,7 +72,8 @@ pub fn remove(defs: &Definitions, node: Node<'_>, live: &mut Value, gone: &Set, 
                 map.remove(name);
             } else if let Some(child) = map.get_mut(name) {
                 remove(defs, node.child(root, defs, name), child, &inner, false);
-                let empty = child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty);
+                let empty = child.as_object().is_some_and(Map::is_empty)
+                    || child.as_array().is_some_and(Vec::is_empty);
                 if empty {
                     map.remove(name);
                 }
@@ -75,7 +82,9 @@ pub fn remove(defs: &Definitions, node: Node<'_>, live: &mut Value, gone: &Set, 
         }
         let kind = node.list();
         let Some(list) = live.as_array_mut() else { continue };
-        let Some(at) = find_item(&kind, list, element) else { continue };
+        let Some(at) = find_item(&kind, list, element) else {
+            continue;
+        };
         if whole {
             list.remove(at);
         } else {

@@ -68,7 +68,7 @@ fn strip(obj: &Value) -> Value {
     out
 }
 
-fn entry(ctx: &Ctx, manager: &str, operation: &str, sub: &str, fields: Set) -> Value {
+fn entry(ctx: &Ctx, manager: &str, operation: &str, sub: &str, fields: &Set) -> Value {
     let mut out = json!({"manager": manager, "operation": operation, "apiVersion": ctx.res.api_version(),
         "time": times::now(), "fieldsType": "FieldsV1", "fieldsV1": fields});
     if !sub.is_empty() {
@@ -86,12 +86,17 @@ fn fields_of(e: &Value) -> Set {
 }
 
 fn entries(obj: &Value) -> Vec<Value> {
-    obj["metadata"]["managedFields"].as_array().cloned().unwrap_or_default()
+    obj["metadata"]["managedFields"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn set_entries(obj: &mut Value, list: Vec<Value>) {
-    let list: Vec<Value> =
-        list.into_iter().filter(|e| e["fieldsV1"].as_object().is_some_and(|f| !f.is_empty())).collect();
+    let list: Vec<Value> = list
+        .into_iter()
+        .filter(|e| e["fieldsV1"].as_object().is_some_and(|f| !f.is_empty()))
+        .collect();
     if list.is_empty() {
         if let Some(meta) = obj["metadata"].as_object_mut() {
             meta.remove("managedFields");
@@ -109,7 +114,7 @@ pub(crate) fn on_create(ctx: &Ctx, obj: &mut Value) {
     }
     let node = Node::root(&ctx.defs, &ctx.res);
     let all = sets::of_value(&ctx.defs, node, &strip(obj), true).unwrap_or_default();
-    let made = entry(ctx, &manager(ctx), "Update", "", all);
+    let made = entry(ctx, &manager(ctx), "Update", "", &all);
     set_entries(obj, vec![made]);
 }
 
@@ -118,7 +123,9 @@ pub(crate) fn on_update(ctx: &Ctx, old: &Value, new: &mut Value, part: Part) {
     if is_apply(ctx) {
         return;
     }
-    let explicit_reset = new["metadata"]["managedFields"].as_array().is_some_and(|l| l.len() == 1 && l[0] == json!({}));
+    let explicit_reset = new["metadata"]["managedFields"]
+        .as_array()
+        .is_some_and(|l| l.len() == 1 && l[0] == json!({}));
     let mut list = if explicit_reset { Vec::new() } else { entries(old) };
     let node = Node::root(&ctx.defs, &ctx.res);
     let change = sets::difference(&ctx.defs, node, &strip(old), &strip(new), true);
@@ -143,7 +150,7 @@ pub(crate) fn on_update(ctx: &Ctx, old: &Value, new: &mut Value, part: Part) {
             e["time"] = times::now().into();
             e["apiVersion"] = ctx.res.api_version().into();
         }
-        None => list.push(entry(ctx, &manager, "Update", sub, change.set)),
+        None => list.push(entry(ctx, &manager, "Update", sub, &change.set)),
     }
     let updaters = list.iter().filter(|e| e["operation"] == "Update").count();
     if updaters > MAX_UPDATERS
@@ -177,14 +184,25 @@ fn bad_options(error: FieldError) -> ApiError {
 }
 
 /// PATCH with an applied configuration.
-pub(crate) async fn apply(server: &ApiServer, ctx: &Ctx, mut applied: Value, part: Part) -> ApiResult<(Value, bool)> {
+pub(crate) async fn apply(
+    server: &ApiServer,
+    ctx: &Ctx,
+    mut applied: Value,
+    part: Part,
+) -> ApiResult<(Value, bool)> {
     let Some(manager) = ctx.query.non_empty("fieldManager").map(str::to_owned) else {
-        return Err(bad_options(FieldError::required("fieldManager", "is required for apply patch")));
+        return Err(bad_options(FieldError::required(
+            "fieldManager",
+            "is required for apply patch",
+        )));
     };
     decode::kind(&ctx.res, &mut applied)?;
     decode::fields(ctx, &ctx.res, &mut applied)?;
     let name = ctx.info.name.clone();
-    if applied["metadata"].get("managedFields").is_some_and(|v| !v.is_null()) {
+    if applied["metadata"]
+        .get("managedFields")
+        .is_some_and(|v| !v.is_null())
+    {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     let given = text(&applied["metadata"], "name");
@@ -208,7 +226,9 @@ pub(crate) async fn apply(server: &ApiServer, ctx: &Ctx, mut applied: Value, par
         if part == Part::Status {
             return Err(ApiError::not_found(&ctx.gr(), &name));
         }
-        if !text(&applied["metadata"], "uid").is_empty() || !text(&applied["metadata"], "resourceVersion").is_empty() {
+        if !text(&applied["metadata"], "uid").is_empty()
+            || !text(&applied["metadata"], "resourceVersion").is_empty()
+        {
             return Err(ApiError::conflict(
                 &ctx.gr(),
                 &name,
@@ -216,7 +236,7 @@ pub(crate) async fn apply(server: &ApiServer, ctx: &Ctx, mut applied: Value, par
             ));
         }
         let mut new = applied.clone();
-        new["metadata"]["managedFields"] = json!([entry(ctx, &manager, "Apply", "", owned)]);
+        new["metadata"]["managedFields"] = json!([entry(ctx, &manager, "Apply", "", &owned)]);
         return Ok((create(server, ctx, new).await?, true));
     }
     let force = ctx.query.flag("force");
@@ -244,7 +264,7 @@ fn combine(
     let mut list = entries(old);
     if list.is_empty() {
         let all = sets::of_value(&ctx.defs, node, &strip(old), true).unwrap_or_default();
-        list.push(entry(ctx, "before-first-apply", "Update", "", all));
+        list.push(entry(ctx, "before-first-apply", "Update", "", &all));
     }
     let mut merged = old.clone();
     merge::merge(&ctx.defs, node, &mut merged, applied, true);
@@ -270,7 +290,11 @@ fn combine(
         return Err(conflict(&conflicts));
     }
     // What this manager applied before and does not now goes away, unless somebody else has it too.
-    let before = list.iter().find(|e| is_entry(e, manager, "Apply", sub)).map(fields_of).unwrap_or_default();
+    let before = list
+        .iter()
+        .find(|e| is_entry(e, manager, "Apply", sub))
+        .map(fields_of)
+        .unwrap_or_default();
     let mut gone = before;
     let kept = sets::intersection(&gone, owned);
     sets::subtract(&mut gone, &kept);
@@ -280,7 +304,7 @@ fn combine(
     }
     merge::remove(&ctx.defs, node, &mut merged, &gone, true);
     list.retain(|e| !is_entry(e, manager, "Apply", sub));
-    list.insert(0, entry(ctx, manager, "Apply", sub, owned.clone()));
+    list.insert(0, entry(ctx, manager, "Apply", sub, owned));
     set_entries(&mut merged, list);
     Ok(merged)
 }
@@ -309,8 +333,11 @@ fn conflict(conflicts: &[(String, String)]) -> ApiError {
             let parts: Vec<String> = managers
                 .iter()
                 .map(|m| {
-                    let paths: Vec<String> =
-                        many.iter().filter(|(w, _)| w == *m).map(|(_, p)| format!("- {p}")).collect();
+                    let paths: Vec<String> = many
+                        .iter()
+                        .filter(|(w, _)| w == *m)
+                        .map(|(_, p)| format!("- {p}"))
+                        .collect();
                     format!("conflicts with {m}:\n{}", paths.join("\n"))
                 })
                 .collect();

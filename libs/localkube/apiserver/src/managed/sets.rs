@@ -66,7 +66,12 @@ pub struct Difference {
 /// Compares two states.
 pub fn difference(defs: &Definitions, node: Node<'_>, old: &Value, new: &Value, root: bool) -> Difference {
     let mut out = Difference::default();
-    let one = |out: &mut Difference, element: String, node: Node<'_>, a: Option<&Value>, b: Option<&Value>, item: bool| {
+    let one = |out: &mut Difference,
+               element: String,
+               node: Node<'_>,
+               a: Option<&Value>,
+               b: Option<&Value>,
+               item: bool| {
         let whole = |v: &Value| {
             let own = of_value(defs, node, v, false);
             if item {
@@ -82,7 +87,9 @@ pub fn difference(defs: &Definitions, node: Node<'_>, old: &Value, new: &Value, 
             (Some(a), None) => put(&mut out.removed, element, whole(a)),
             (Some(a), Some(b)) if a != b => {
                 let granular = match (a, b) {
-                    (Value::Object(x), Value::Object(y)) => !node.atomic_map() && !x.is_empty() && !y.is_empty(),
+                    (Value::Object(x), Value::Object(y)) => {
+                        !node.atomic_map() && !x.is_empty() && !y.is_empty()
+                    }
                     (Value::Array(_), Value::Array(_)) => node.list() != ListKind::Atomic,
                     _ => false,
                 };
@@ -107,7 +114,14 @@ pub fn difference(defs: &Definitions, node: Node<'_>, old: &Value, new: &Value, 
             keys.sort();
             keys.dedup();
             for k in keys {
-                one(&mut out, field(k), node.child(root, defs, k), a.get(k), b.get(k), false);
+                one(
+                    &mut out,
+                    field(k),
+                    node.child(root, defs, k),
+                    a.get(k),
+                    b.get(k),
+                    false,
+                );
             }
         }
         (Value::Array(a), Value::Array(b)) => {
@@ -122,7 +136,14 @@ pub fn difference(defs: &Definitions, node: Node<'_>, old: &Value, new: &Value, 
             for name in names {
                 let find = |list: &[Value]| list.iter().position(|v| element(v) == name);
                 let (x, y) = (find(a).map(|i| &a[i]), find(b).map(|i| &b[i]));
-                one(&mut out, name, node.item(), x, y, matches!(kind, ListKind::Map(_)));
+                one(
+                    &mut out,
+                    name,
+                    node.item(),
+                    x,
+                    y,
+                    matches!(kind, ListKind::Map(_)),
+                );
             }
         }
         _ => {}
@@ -157,7 +178,9 @@ pub fn union(a: &mut Set, b: &Set) {
 /// Removes the members of `b` from `a`; a leaf of `b` takes everything under it along.
 pub fn subtract(a: &mut Set, b: &Set) {
     for (k, v) in b {
-        let Some(Value::Object(x)) = a.get_mut(k) else { continue };
+        let Some(Value::Object(x)) = a.get_mut(k) else {
+            continue;
+        };
         if is_leaf(v) || x.is_empty() {
             a.remove(k);
             continue;
@@ -175,7 +198,9 @@ pub fn subtract(a: &mut Set, b: &Set) {
 pub fn intersection(a: &Set, b: &Set) -> Set {
     let mut out = Set::new();
     for (k, v) in a {
-        let (Some(w), Some(x)) = (b.get(k), v.as_object()) else { continue };
+        let (Some(w), Some(x)) = (b.get(k), v.as_object()) else {
+            continue;
+        };
         let Some(y) = w.as_object() else { continue };
         if x.is_empty() {
             out.insert(k.clone(), json!({}));

@@ -27,9 +27,10 @@ impl<'a> Node<'a> {
     /// The root of a resource's objects.
     pub fn root(defs: &'a Definitions, res: &'a Resource) -> Self {
         match &res.behaviour {
-            Behaviour::Builtin { definition: Some(name), .. } => {
-                defs.get(name).map_or(Self::Free, |def| Self::Builtin(defs, def))
-            }
+            Behaviour::Builtin {
+                definition: Some(name),
+                ..
+            } => defs.get(name).map_or(Self::Free, |def| Self::Builtin(defs, def)),
             Behaviour::Builtin { definition: None, .. } => Self::Free,
             Behaviour::Custom(custom) => custom.schema.as_ref().map_or(Self::Free, Self::Custom),
         }
@@ -59,9 +60,11 @@ impl<'a> Node<'a> {
 
     pub fn item(self) -> Self {
         match self {
-            Self::Builtin(defs, def) => {
-                defs.resolve(def).items.as_deref().map_or(Self::Free, |d| Self::Builtin(defs, d))
-            }
+            Self::Builtin(defs, def) => defs
+                .resolve(def)
+                .items
+                .as_deref()
+                .map_or(Self::Free, |d| Self::Builtin(defs, d)),
             Self::Custom(schema) => schema.items.as_deref().map_or(Self::Free, Self::Custom),
             Self::Free => Self::Free,
         }
@@ -86,9 +89,9 @@ impl<'a> Node<'a> {
 
     pub fn atomic_map(self) -> bool {
         match self {
-            Self::Builtin(defs, def) => {
-                [def, defs.resolve(def)].iter().any(|d| d.map_type.as_deref() == Some("atomic"))
-            }
+            Self::Builtin(defs, def) => [def, defs.resolve(def)]
+                .iter()
+                .any(|d| d.map_type.as_deref() == Some("atomic")),
             Self::Custom(s) => s.map_type.as_deref() == Some("atomic"),
             Self::Free => false,
         }
@@ -110,8 +113,10 @@ pub fn item_key(keys: &[String], item: &Value) -> String {
     // Keys are written in order of their names.
     let mut sorted: Vec<(String, Value)> = map.into_iter().collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
-    let text: Vec<String> =
-        sorted.iter().map(|(k, v)| format!("{}:{v}", Value::String(k.clone()))).collect();
+    let text: Vec<String> = sorted
+        .iter()
+        .map(|(k, v)| format!("{}:{v}", Value::String(k.clone())))
+        .collect();
     format!("k:{{{}}}", text.join(","))
 }
 

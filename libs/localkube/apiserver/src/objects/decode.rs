@@ -11,17 +11,24 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Parses JSON, or YAML where the content type says so.
 pub(crate) fn parse(content_type: &str, body: &[u8]) -> ApiResult<Value> {
     if content_type.ends_with("yaml") {
-        return serde_saphyr::from_slice(body).map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")));
+        return serde_saphyr::from_slice(body)
+            .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")));
     }
     // Without a content type, and with that of plain HTML forms by curl -d, it is JSON that is meant.
-    if !matches!(content_type, "" | "application/json" | "application/x-www-form-urlencoded") {
+    if !matches!(
+        content_type,
+        "" | "application/json" | "application/x-www-form-urlencoded"
+    ) {
         return Err(ApiError::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         ));
     }
     serde_json::from_slice(body).map_err(|e| {
         let start: String = String::from_utf8_lossy(body).chars().take(512).collect();
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {} ({start})", go_json_error(&e, body)))
+        ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: {} ({start})",
+            go_json_error(&e, body)
+        ))
     })
 }
 
@@ -67,18 +74,37 @@ fn unrecognized(res: &Resource, e: &ApiError) -> ApiError {
     if e.code.as_u16() != 400 {
         return e.clone();
     }
-    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {}", res.kind, e.message()))
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {}",
+        res.kind,
+        e.message()
+    ))
 }
 
 /// An object of another built-in kind.
 fn known_kind(ctx: &Ctx, obj: &Value) -> ApiResult<()> {
-    let (given, kind) = (obj["apiVersion"].as_str().unwrap_or_default(), obj["kind"].as_str().unwrap_or_default());
+    let (given, kind) = (
+        obj["apiVersion"].as_str().unwrap_or_default(),
+        obj["kind"].as_str().unwrap_or_default(),
+    );
     let (group, version) = crate::registry::split_api_version(given);
     if kind == ctx.res.kind || ctx.res.custom().is_some() {
         return Ok(());
     }
-    let Some(other) = ctx.snapshot.by_kind(group, version, kind).filter(|r| r.custom().is_none()) else { return Ok(()) };
-    let package = |group: &str| if group.is_empty() { "core".to_owned() } else { group.split('.').next().unwrap_or_default().to_owned() };
+    let Some(other) = ctx
+        .snapshot
+        .by_kind(group, version, kind)
+        .filter(|r| r.custom().is_none())
+    else {
+        return Ok(());
+    };
+    let package = |group: &str| {
+        if group.is_empty() {
+            "core".to_owned()
+        } else {
+            group.split('.').next().unwrap_or_default().to_owned()
+        }
+    };
     Err(ApiError::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {}: converting ({version}.{}) to ({}.{}): unknown conversion",
         ctx.res.kind,
@@ -94,14 +120,28 @@ pub(crate) fn kind(res: &Resource, obj: &mut Value) -> ApiResult<()> {
         return Err(ApiError::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
             res.kind,
-            match obj { Value::Array(_) => "array", Value::String(_) => "string", Value::Null => "null", _ => "value" }
+            match obj {
+                Value::Array(_) => "array",
+                Value::String(_) => "string",
+                Value::Null => "null",
+                _ => "value",
+            }
         )));
     };
     let wanted = res.api_version();
-    let given = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let given = map
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let kind = map
+        .get("kind")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if !kind.is_empty() && kind != res.kind {
-        let (group, version) = crate::registry::split_api_version(if given.is_empty() { &wanted } else { &given });
+        let (group, version) =
+            crate::registry::split_api_version(if given.is_empty() { &wanted } else { &given });
         return Err(ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {}: no kind {kind:?} is registered for version {:?} in scheme",
             res.kind,
@@ -157,7 +197,12 @@ fn raw_fields(ctx: &Ctx, res: &Resource, obj: &mut Value) -> Result<Vec<String>,
                 if meta.is_null() {
                     *meta = Value::Object(serde_json::Map::new());
                 }
-                let found = ctx.defs.decode(META, meta).map_err(|e| e.replace("Go struct field ObjectMeta.", "Go struct field ObjectMeta.metadata."))?;
+                let found = ctx.defs.decode(META, meta).map_err(|e| {
+                    e.replace(
+                        "Go struct field ObjectMeta.",
+                        "Go struct field ObjectMeta.metadata.",
+                    )
+                })?;
                 unknown.extend(found.into_iter().map(|f| format!("metadata.{f}")));
             }
             if let Some(schema) = &custom.schema {

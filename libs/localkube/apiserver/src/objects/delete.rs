@@ -28,16 +28,28 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn of(ctx: &Ctx, body: &[u8]) -> ApiResult<Self> {
-        let v = if body.is_empty() { json!({}) } else { decode::parse(&ctx.content_type, body)? };
+        let v = if body.is_empty() {
+            json!({})
+        } else {
+            decode::parse(&ctx.content_type, body)?
+        };
         let q = &ctx.query;
         let string = |v: &Value| v.as_str().map(str::to_owned);
         let options = Self {
-            grace: v["gracePeriodSeconds"].as_i64().or_else(|| q.number("gracePeriodSeconds")),
+            grace: v["gracePeriodSeconds"]
+                .as_i64()
+                .or_else(|| q.number("gracePeriodSeconds")),
             uid: string(&v["preconditions"]["uid"]),
             version: string(&v["preconditions"]["resourceVersion"]),
-            policy: string(&v["propagationPolicy"]).or_else(|| q.non_empty("propagationPolicy").map(str::to_owned)),
-            orphan: v["orphanDependents"].as_bool().or_else(|| q.get("orphanDependents").map(|o| o == "true")),
-            dry_run: ctx.dry_run()? || v["dryRun"].as_array().is_some_and(|d| d.iter().any(|x| x == "All")),
+            policy: string(&v["propagationPolicy"])
+                .or_else(|| q.non_empty("propagationPolicy").map(str::to_owned)),
+            orphan: v["orphanDependents"]
+                .as_bool()
+                .or_else(|| q.get("orphanDependents").map(|o| o == "true")),
+            dry_run: ctx.dry_run()?
+                || v["dryRun"]
+                    .as_array()
+                    .is_some_and(|d| d.iter().any(|x| x == "All")),
         };
         let invalid = |e: FieldError| Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[e]));
         if options.policy.is_some() && options.orphan.is_some() {
@@ -75,13 +87,18 @@ fn default_grace(ctx: &Ctx, obj: &Value, asked: Option<i64>) -> Option<i64> {
     if text(&obj["spec"], "nodeName").is_empty() || matches!(phase, "Succeeded" | "Failed") {
         return Some(0);
     }
-    let period = asked.or_else(|| obj["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(30);
+    let period = asked
+        .or_else(|| obj["spec"]["terminationGracePeriodSeconds"].as_i64())
+        .unwrap_or(30);
     Some(if period < 0 { 1 } else { period })
 }
 
 /// Finalizers after the propagation policy has been taken into account.
 fn finalizers(ctx: &Ctx, obj: &Value, options: &Options) -> Vec<Value> {
-    let mut out: Vec<Value> = obj["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let mut out: Vec<Value> = obj["metadata"]["finalizers"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let has = |list: &[Value], f: &str| list.iter().any(|x| x == f);
     let legacy_orphan = ctx.res.is("batch", "jobs") || ctx.res.is("", "replicationcontrollers");
     let explicit = options.policy.is_some() || options.orphan.is_some();
@@ -105,15 +122,27 @@ fn finalizers(ctx: &Ctx, obj: &Value, options: &Options) -> Vec<Value> {
 }
 
 /// Deletes one object as far as it may be deleted now.
-pub(crate) async fn delete(server: &ApiServer, ctx: &Ctx, name: &str, options: &Options) -> ApiResult<Outcome> {
+pub(crate) async fn delete(
+    server: &ApiServer,
+    ctx: &Ctx,
+    name: &str,
+    options: &Options,
+) -> ApiResult<Outcome> {
     let inner = &server.inner;
     let res = &ctx.res;
     let place = key(res, ctx.ns(), name);
     if res.is("", "namespaces") && matches!(name, "default" | "kube-system" | "kube-public") {
-        return Err(ApiError::forbidden(&ctx.gr(), name, "this namespace may not be deleted"));
+        return Err(ApiError::forbidden(
+            &ctx.gr(),
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     for _ in 0..16 {
-        let current = inner.store.get_latest(&place).ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
+        let current = inner
+            .store
+            .get_latest(&place)
+            .ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
         let old = present(res, &current);
         check_preconditions(ctx, name, &old, options)?;
         admission::webhooks::validate(server, ctx, Operation::Delete, None, Some(&old), "").await?;
@@ -123,7 +152,9 @@ pub(crate) async fn delete(server: &ApiServer, ctx: &Ctx, name: &str, options: &
         let mut grace = default_grace(ctx, &old, options.grace);
         if deleting && let Some(period) = grace {
             // A running deletion can only be made shorter.
-            let running = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
+            let running = old["metadata"]["deletionGracePeriodSeconds"]
+                .as_i64()
+                .unwrap_or(0);
             if options.grace.is_none() || period >= running {
                 grace = Some(running);
             }
@@ -144,7 +175,11 @@ pub(crate) async fn delete(server: &ApiServer, ctx: &Ctx, name: &str, options: &
                 mark(ctx, &old, &mut last, &finals, grace, deleting);
                 if last != old {
                     let marked = to_storage(res, last.clone());
-                    match inner.store.put(place.clone(), Expect::Version(current.rv), marked).await {
+                    match inner
+                        .store
+                        .put(place.clone(), Expect::Version(current.rv), marked)
+                        .await
+                    {
                         Ok(done) => current = done,
                         Err(WriteError::Conflict) => continue,
                         Err(e) => return Err(write_error(ctx, name, e)),
@@ -168,7 +203,11 @@ pub(crate) async fn delete(server: &ApiServer, ctx: &Ctx, name: &str, options: &
         if new == old {
             return Ok(Outcome::Pending(old));
         }
-        match inner.store.put(place.clone(), Expect::Version(current.rv), to_storage(res, new)).await {
+        match inner
+            .store
+            .put(place.clone(), Expect::Version(current.rv), to_storage(res, new))
+            .await
+        {
             Ok(done) => {
                 inner.wrote(&res.storage);
                 return Ok(Outcome::Pending(present(res, &done)));
@@ -197,7 +236,7 @@ fn mark(ctx: &Ctx, old: &Value, new: &mut Value, finals: &[Value], grace: Option
         if !ctx.res.is("", "namespaces") {
             meta["deletionGracePeriodSeconds"] = period.into();
         }
-        if let Some(generation) = meta["generation"].as_i64().filter(|g| *g > 0) {
+        if !deleting && let Some(generation) = meta["generation"].as_i64().filter(|g| *g > 0) {
             meta["generation"] = (generation + 1).into();
         }
     }
@@ -245,12 +284,19 @@ fn returns_object(ctx: &Ctx) -> bool {
     ctx.res.group.is_empty()
         && matches!(
             ctx.res.plural.as_str(),
-            "pods" | "services" | "serviceaccounts" | "persistentvolumeclaims" | "persistentvolumes" | "podtemplates" | "resourcequotas"
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumeclaims"
+                | "persistentvolumes"
+                | "podtemplates"
+                | "resourcequotas"
         )
 }
 
 pub(crate) fn success(ctx: &Ctx, obj: &Value) -> Value {
-    let mut details = json!({"name": obj["metadata"]["name"], "kind": ctx.res.plural, "uid": obj["metadata"]["uid"]});
+    let mut details =
+        json!({"name": obj["metadata"]["name"], "kind": ctx.res.plural, "uid": obj["metadata"]["uid"]});
     if !ctx.res.group.is_empty() {
         details["group"] = ctx.res.group.as_str().into();
     }
@@ -267,7 +313,11 @@ pub(crate) async fn one(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult
         Outcome::Gone(obj) if returns_object(ctx) => answer(ctx, StatusCode::OK, obj),
         Outcome::Gone(obj) => json_answer(ctx.accept.yaml, StatusCode::OK, &success(ctx, &obj)),
         Outcome::Pending(obj) => {
-            let code = if options.orphan == Some(false) { StatusCode::ACCEPTED } else { StatusCode::OK };
+            let code = if options.orphan == Some(false) {
+                StatusCode::ACCEPTED
+            } else {
+                StatusCode::OK
+            };
             answer(ctx, code, obj)
         }
     })

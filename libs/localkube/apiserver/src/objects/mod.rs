@@ -15,7 +15,11 @@ use crate::registry::{Resource, api_version, events};
 use crate::store::{Key, Obj};
 
 pub(crate) fn key(res: &Resource, namespace: &str, name: &str) -> Key {
-    Key { resource: res.storage.clone(), namespace: namespace.to_owned(), name: name.to_owned() }
+    Key {
+        resource: res.storage.clone(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 /// A stored object in the requested version.
@@ -25,19 +29,40 @@ pub(crate) fn present(res: &Resource, obj: &Obj) -> Value {
     value
 }
 
-/// Whether the stored JSON is what the version shows.
+/// Whether the stored JSON is what a list of the version shows.
 pub(crate) fn is_stored_form(res: &Resource, obj: &Obj) -> bool {
-    let stored = obj.value()["apiVersion"].as_str().unwrap_or_default();
-    match stored.split_once('/') {
-        Some((g, v)) => g == res.group && v == res.version,
-        None => res.group.is_empty() && stored == res.version,
+    if res.custom().is_none() {
+        return res.group != "events.k8s.io";
     }
+    obj.value()["apiVersion"]
+        .as_str()
+        .and_then(|v| v.split_once('/'))
+        .is_some_and(|(_, v)| v == res.version)
+}
+
+/// The stored JSON with the kind, which built-in objects are stored (and listed) without.
+pub(crate) fn with_kind(res: &Resource, stored: &[u8], out: &mut bytes::BytesMut) {
+    use bytes::BufMut as _;
+    if res.custom().is_some() || stored.len() < 3 {
+        out.put_slice(stored);
+        return;
+    }
+    out.put_slice(
+        format!(
+            "{{\"apiVersion\":\"{}\",\"kind\":\"{}\",",
+            res.api_version(),
+            res.kind
+        )
+        .as_bytes(),
+    );
+    out.put_slice(&stored[1..]);
 }
 
 pub(crate) fn convert(res: &Resource, value: &mut Value) {
     if res.group == "events.k8s.io" {
-        if value["apiVersion"] == "v1" {
+        if value["apiVersion"] != "events.k8s.io/v1" {
             events::from_core(value);
+            value["kind"] = "Event".into();
         }
         return;
     }
@@ -51,8 +76,12 @@ pub(crate) fn convert(res: &Resource, value: &mut Value) {
 pub(crate) fn to_storage(res: &Resource, mut value: Value) -> Value {
     if res.group == "events.k8s.io" {
         events::to_core(&mut value);
-    } else if let Some(custom) = res.custom() {
+    }
+    if let Some(custom) = res.custom() {
         value["apiVersion"] = api_version(&res.group, &custom.storage_version).into();
+    } else if let Some(map) = value.as_object_mut() {
+        map.remove("apiVersion");
+        map.remove("kind");
     }
     value
 }
@@ -96,5 +125,7 @@ pub(crate) fn valid(res: &Resource, name: &str, errors: &[crate::field_error::Fi
     if errors.is_empty() {
         return Ok(());
     }
-    Err(crate::error::ApiError::invalid(&res.group, &res.kind, name, errors))
+    Err(crate::error::ApiError::invalid(
+        &res.group, &res.kind, name, errors,
+    ))
 }

@@ -44,7 +44,10 @@ pub(crate) fn apply(ctx: &Ctx, kind: PatchType, target: &Value, patch: &Value) -
         PatchType::Merge => crate::patch::merge(&mut out, patch),
         PatchType::Strategic => {
             let definition = match &ctx.res.behaviour {
-                Behaviour::Builtin { definition: Some(name), .. } => ctx.defs.get(name),
+                Behaviour::Builtin {
+                    definition: Some(name),
+                    ..
+                } => ctx.defs.get(name),
                 _ => None,
             };
             match definition {

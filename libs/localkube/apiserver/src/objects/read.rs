@@ -28,7 +28,9 @@ pub(crate) fn get(server: &ApiServer, ctx: &Ctx, name: &str) -> ApiResult<Value>
 }
 
 fn check_version_is_known(server: &ApiServer, ctx: &Ctx) -> ApiResult<()> {
-    let Some(asked) = ctx.query.non_empty("resourceVersion") else { return Ok(()) };
+    let Some(asked) = ctx.query.non_empty("resourceVersion") else {
+        return Ok(());
+    };
     let asked: u64 = parse_version(asked)?;
     let current = server.inner.store.rv();
     if asked > current {
@@ -96,7 +98,11 @@ fn encode_continue(rv: u64, namespace: &str, name: &str) -> String {
 }
 
 fn decode_continue(token: &str) -> ApiResult<(u64, String, String)> {
-    let bad = |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+    let bad = |why: &str| {
+        ApiError::bad_request(format!(
+            "invalid continue token: continue key is not valid: {why}"
+        ))
+    };
     // The last bits of a token that was cut are not checked, as in Go.
     let engine = base64::engine::GeneralPurpose::new(
         &base64::alphabet::URL_SAFE,
@@ -107,7 +113,9 @@ fn decode_continue(token: &str) -> ApiResult<(u64, String, String)> {
         _ => bad(&format!("illegal base64 data at input byte {}", token.len())),
     })?;
     let v: Value = serde_json::from_slice(&bytes).map_err(|e| bad(&decode::go_json_error(&e, &bytes)))?;
-    let rv = v["rv"].as_u64().ok_or_else(|| bad("incorrect encoded start resourceVersion"))?;
+    let rv = v["rv"]
+        .as_u64()
+        .ok_or_else(|| bad("incorrect encoded start resourceVersion"))?;
     Ok((rv, text(&v, "ns").to_owned(), text(&v, "start").to_owned()))
 }
 
@@ -117,9 +125,15 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     if let Some(text) = ctx.query.non_empty("limit")
         && text.parse::<i64>().is_err()
     {
-        return Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")));
+        return Err(ApiError::bad_request(format!(
+            "strconv.ParseInt: parsing {text:?}: invalid syntax"
+        )));
     }
-    let limit = ctx.query.number("limit").and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    let limit = ctx
+        .query
+        .number("limit")
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|n| *n > 0);
     let (first_rv, after) = match ctx.query.non_empty("continue") {
         None => (None, None),
         Some(token) => {
@@ -172,13 +186,27 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     Ok(list_answer(ctx, &chosen, &meta))
 }
 
+/// An object as an item of a list: built-in ones without their kind.
+fn item(res: &crate::registry::Resource, obj: &Obj) -> Value {
+    let mut value = present(res, obj);
+    if res.custom().is_none()
+        && let Some(map) = value.as_object_mut()
+    {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    value
+}
+
 fn list_answer(ctx: &Ctx, objects: &[Arc<Obj>], meta: &Value) -> Response {
     let res = &ctx.res;
     match ctx.accept.form {
         Form::Object if !ctx.accept.yaml => {
             // Stored JSON is passed on as it is.
-            let mut out = BytesMut::with_capacity(128 + objects.iter().map(|o| o.bytes().len() + 1).sum::<usize>());
-            let head = json!({"kind": res.list_kind(), "apiVersion": res.api_version(), "metadata": meta}).to_string();
+            let mut out =
+                BytesMut::with_capacity(128 + objects.iter().map(|o| o.bytes().len() + 1).sum::<usize>());
+            let head = json!({"kind": res.list_kind(), "apiVersion": res.api_version(), "metadata": meta})
+                .to_string();
             out.put_slice(&head.as_bytes()[..head.len() - 1]);
             out.put_slice(b",\"items\":[");
             for (i, obj) in objects.iter().enumerate() {
@@ -188,27 +216,42 @@ fn list_answer(ctx: &Ctx, objects: &[Arc<Obj>], meta: &Value) -> Response {
                 if is_stored_form(res, obj) {
                     out.put_slice(obj.bytes());
                 } else {
-                    out.put_slice(present(res, obj).to_string().as_bytes());
+                    out.put_slice(item(res, obj).to_string().as_bytes());
                 }
             }
             out.put_slice(b"]}");
-            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], out.freeze()).into_response()
+            (
+                StatusCode::OK,
+                [(header::CONTENT_TYPE, "application/json")],
+                out.freeze(),
+            )
+                .into_response()
         }
         Form::Table => {
             let values: Vec<Value> = objects.iter().map(|o| present(res, o)).collect();
             let refs: Vec<&Value> = values.iter().collect();
-            json_answer(ctx.accept.yaml, StatusCode::OK, &crate::table::table(ctx, &refs, meta, true))
+            json_answer(
+                ctx.accept.yaml,
+                StatusCode::OK,
+                &crate::table::table(ctx, &refs, meta, true),
+            )
         }
         form => {
             let items: Vec<Value> = objects
                 .iter()
                 .map(|o| {
-                    let value = present(res, o);
-                    if form == Form::Metadata { crate::table::partial(&value) } else { value }
+                    if form == Form::Metadata {
+                        crate::table::partial(&present(res, o))
+                    } else {
+                        item(res, o)
+                    }
                 })
                 .collect();
             let (kind, version) = if form == Form::Metadata {
-                ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
+                (
+                    "PartialObjectMetadataList".to_owned(),
+                    "meta.k8s.io/v1".to_owned(),
+                )
             } else {
                 (res.list_kind(), res.api_version())
             };

@@ -42,7 +42,12 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let namespace = (!ctx.ns().is_empty()).then(|| ctx.ns());
     let bookmarks = ctx.query.flag("allowWatchBookmarks");
     let initial = ctx.query.get("sendInitialEvents").map(|v| v == "true");
-    let asked = ctx.query.non_empty("resourceVersion").map(version).transpose()?.filter(|v| *v != 0);
+    let asked = ctx
+        .query
+        .non_empty("resourceVersion")
+        .map(version)
+        .transpose()?
+        .filter(|v| *v != 0);
     check_list_options(ctx, initial)?;
     let (first, subscription, ends_initial) = match (initial, asked) {
         (Some(true), _) | (None, None) => {
@@ -54,7 +59,11 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
             let (objects, subscription) = store.list_and_watch(&ctx.res.storage, namespace);
             (objects, subscription, initial == Some(true))
         }
-        (Some(false), None) => (Vec::new(), store.list_and_watch(&ctx.res.storage, namespace).1, false),
+        (Some(false), None) => (
+            Vec::new(),
+            store.list_and_watch(&ctx.res.storage, namespace).1,
+            false,
+        ),
         (_, Some(asked)) => match store.watch(&ctx.res.storage, asked) {
             Ok(subscription) => (Vec::new(), subscription, false),
             Err(WatchError::Expired { asked, oldest }) => {
@@ -72,8 +81,21 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let (out, receive) = mpsc::channel::<Bytes>(64);
     let mut plain = ctx.with(&ctx.res, "watch", &ctx.info.namespace, "");
     plain.accept = ctx.accept;
-    let watcher = Watcher { ctx: plain, filter, rows_only: false.into() };
-    let task = run(server.clone(), watcher, first, subscription, out, bookmarks, ends_initial, timeout);
+    let watcher = Watcher {
+        ctx: plain,
+        filter,
+        rows_only: false.into(),
+    };
+    let task = run(
+        server.clone(),
+        watcher,
+        first,
+        subscription,
+        out,
+        bookmarks,
+        ends_initial,
+        timeout,
+    );
     let stop = server.inner.stop.clone();
     server.inner.tasks.spawn(async move {
         tokio::select! {
@@ -90,7 +112,12 @@ pub(crate) fn watch(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
 fn version(text: &str) -> ApiResult<u64> {
     parse_version(text).map_err(|_| {
         let why = format!("strconv.ParseUint: parsing {text:?}: invalid syntax");
-        ApiError::new(500, "", format!("resourceVersion: Invalid value: {text:?}: {why}"), json!({}))
+        ApiError::new(
+            500,
+            "",
+            format!("resourceVersion: Invalid value: {text:?}: {why}"),
+            json!({}),
+        )
     })
 }
 
@@ -105,9 +132,15 @@ fn check_list_options(ctx: &Ctx, initial: Option<bool>) -> ApiResult<()> {
         ))
     };
     match (initial, matching) {
-        (Some(_), None) => invalid("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-        (Some(_), Some(m)) if m != "NotOlderThan" => invalid(&format!("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan: {m}")),
-        (None, Some(_)) => invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        (Some(_), None) => invalid(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+        (Some(_), Some(m)) if m != "NotOlderThan" => invalid(&format!(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan: {m}"
+        )),
+        (None, Some(_)) => invalid(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
         _ => Ok(()),
     }
 }
@@ -115,14 +148,18 @@ fn check_list_options(ctx: &Ctx, initial: Option<bool>) -> ApiResult<()> {
 fn response(body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::OK;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 fn stream_of_error(_ctx: &Ctx, error: &ApiError) -> Response {
-    response(Body::from(format!("{}\n", json!({"type": "ERROR", "object": *error.body}))))
+    response(Body::from(format!(
+        "{}\n",
+        json!({"type": "ERROR", "object": *error.body})
+    )))
 }
 
 async fn run(
@@ -136,7 +173,11 @@ async fn run(
     timeout: Duration,
 ) {
     let deadline = Instant::now() + timeout;
-    let Subscription { backlog, mut live, rv } = subscription;
+    let Subscription {
+        backlog,
+        mut live,
+        rv,
+    } = subscription;
     for obj in first {
         let value = present(&watcher.ctx.res, &obj);
         if watcher.filter.matches(&watcher.ctx, &value)
@@ -213,7 +254,10 @@ fn lagged(sent: u64) -> Bytes {
 impl Watcher {
     /// The line of a change, `None` when the watcher does not see it.
     fn event(&self, change: &Change) -> Option<Bytes> {
-        if self.ctx.res.namespaced && !self.ctx.info.namespace.is_empty() && change.key.namespace != self.ctx.info.namespace {
+        if self.ctx.res.namespaced
+            && !self.ctx.info.namespace.is_empty()
+            && change.key.namespace != self.ctx.info.namespace
+        {
             return None;
         }
         if self.filter.is_empty() {
@@ -222,11 +266,13 @@ impl Watcher {
                 ChangeKind::Modified => "MODIFIED",
                 ChangeKind::Deleted => "DELETED",
             };
-            return Some(if self.ctx.accept.form == Form::Object && is_stored_form(&self.ctx.res, &change.obj) {
-                raw_line(kind, change.obj.bytes())
-            } else {
-                self.line(kind, &change.obj, &present(&self.ctx.res, &change.obj))
-            });
+            return Some(
+                if self.ctx.accept.form == Form::Object && is_stored_form(&self.ctx.res, &change.obj) {
+                    self.stored_line(kind, &change.obj)
+                } else {
+                    self.line(kind, &change.obj, &present(&self.ctx.res, &change.obj))
+                },
+            );
         }
         let now = present(&self.ctx.res, &change.obj);
         let matches = self.filter.matches(&self.ctx, &now);
@@ -253,9 +299,17 @@ impl Watcher {
 
     fn line(&self, kind: &str, obj: &Obj, value: &Value) -> Bytes {
         if self.ctx.accept.form == Form::Object && is_stored_form(&self.ctx.res, obj) {
-            return raw_line(kind, obj.bytes());
+            return self.stored_line(kind, obj);
         }
         self.value_line(kind, value)
+    }
+
+    fn stored_line(&self, kind: &str, obj: &Obj) -> Bytes {
+        let mut out = BytesMut::with_capacity(obj.bytes().len() + 120);
+        out.put_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        super::with_kind(&self.ctx.res, obj.bytes(), &mut out);
+        out.put_slice(b"}\n");
+        out.freeze()
     }
 
     fn value_line(&self, kind: &str, value: &Value) -> Bytes {
@@ -280,7 +334,9 @@ impl Watcher {
             Form::Table => {
                 json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "columnDefinitions": null, "rows": []})
             }
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
+            }
             Form::Object => {
                 let mut object = json!({"kind": self.ctx.res.kind, "apiVersion": self.ctx.res.api_version(), "metadata": meta});
                 // Typed clients decode bookmarks as objects of the kind and need its required parts.
@@ -298,9 +354,13 @@ impl Watcher {
 
 fn needs(ctx: &Ctx, field: &str) -> bool {
     match &ctx.res.behaviour {
-        crate::registry::Behaviour::Builtin { definition: Some(name), .. } => {
-            ctx.defs.get(name).is_some_and(|d| d.properties.contains_key(field))
-        }
+        crate::registry::Behaviour::Builtin {
+            definition: Some(name),
+            ..
+        } => ctx
+            .defs
+            .get(name)
+            .is_some_and(|d| d.properties.contains_key(field)),
         _ => false,
     }
 }

@@ -40,7 +40,9 @@ fn begin_metadata(ctx: &Ctx, obj: &mut Value) -> ApiResult<()> {
     if !obj["metadata"].is_object() {
         obj["metadata"] = json!({});
     }
-    let Some(meta) = obj["metadata"].as_object_mut() else { return Ok(()) };
+    let Some(meta) = obj["metadata"].as_object_mut() else {
+        return Ok(());
+    };
     let given = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if ctx.res.namespaced {
         if !given.is_empty() && given != namespace {
@@ -52,14 +54,36 @@ fn begin_metadata(ctx: &Ctx, obj: &mut Value) -> ApiResult<()> {
     } else if given.is_empty() {
         meta.remove("namespace");
     }
-    if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
-        return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created", json!({})));
+    if meta
+        .get("resourceVersion")
+        .and_then(Value::as_str)
+        .is_some_and(|v| !v.is_empty())
+    {
+        return Err(ApiError::new(
+            500,
+            "",
+            "resourceVersion should not be set on objects to be created",
+            json!({}),
+        ));
     }
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink"] {
+    for field in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "selfLink",
+    ] {
         meta.remove(field);
     }
-    let name_given = meta.get("name").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
-    let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name_given = meta
+        .get("name")
+        .and_then(Value::as_str)
+        .is_some_and(|n| !n.is_empty());
+    let prefix = meta
+        .get("generateName")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if !name_given && !prefix.is_empty() {
         meta.insert("name".into(), meta::generate_name(&prefix).into());
     }
@@ -109,7 +133,7 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
         return Err(ApiError::new(
             405,
             "MethodNotAllowed",
-            format!("create not allowed while custom resource definition is terminating"),
+            "create not allowed while custom resource definition is terminating",
             json!({"group": res.group, "kind": res.plural}),
         ));
     }
@@ -155,7 +179,11 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
     let mut attempts = 0;
     loop {
         let name = text(&stored["metadata"], "name").to_owned();
-        match inner.store.put(key(res, ctx.ns(), &name), Expect::Absent, stored.clone()).await {
+        match inner
+            .store
+            .put(key(res, ctx.ns(), &name), Expect::Absent, stored.clone())
+            .await
+        {
             Ok(done) => {
                 drop(allocated);
                 if is_definition {
@@ -178,7 +206,7 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
 /// when the create returns.
 async fn establish(server: &ApiServer, crd: &crate::store::Obj) {
     let mut new = crd.value().clone();
-    new["status"] = crate::crd::status(&new, taken_names(server, &new));
+    new["status"] = crate::crd::status(&new, taken_names(server, &new).as_deref());
     let place = crate::store::Key {
         resource: "apiextensions.k8s.io/customresourcedefinitions".into(),
         namespace: String::new(),
@@ -197,7 +225,10 @@ fn taken_names(server: &ApiServer, crd: &Value) -> Option<String> {
     let own = format!("{plural}.{group}");
     for other in server.inner.registry.snapshot().all() {
         let is_own = other.custom().is_some_and(|c| c.crd_name == own);
-        if other.group == group && !is_own && (other.plural == plural || other.kind == text(&spec["names"], "kind")) {
+        if other.group == group
+            && !is_own
+            && (other.plural == plural || other.kind == text(&spec["names"], "kind"))
+        {
             return Some(format!("{plural:?} is already in use"));
         }
     }
@@ -264,14 +295,20 @@ pub(crate) async fn update(
     let place = key(res, ctx.ns(), name);
     let mut last = None;
     for _ in 0..16 {
-        let current = inner.store.get_latest(&place).ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
+        let current = inner
+            .store
+            .get_latest(&place)
+            .ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
         let old = present(res, &current);
         let mut new = compute(&old)?;
         let asked = text(&new["metadata"], "resourceVersion");
         if !asked.is_empty() && asked != text(&old["metadata"], "resourceVersion") {
             if asked.parse::<u64>().is_err() {
-                let errors =
-                    [FieldError::invalid("metadata.resourceVersion", asked, "must be specified for an update")];
+                let errors = [FieldError::invalid(
+                    "metadata.resourceVersion",
+                    asked,
+                    "must be specified for an update",
+                )];
                 return Err(ApiError::invalid(&res.group, &res.kind, name, &errors));
             }
             return Err(ApiError::modified(&ctx.gr(), name));
@@ -359,7 +396,7 @@ async fn write_once(
         _ => None,
     };
     if res.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
-        new["status"] = crate::crd::status(new, taken_names(server, new));
+        new["status"] = crate::crd::status(new, taken_names(server, new).as_deref());
     }
     managed::on_update(ctx, old, new, part);
 
@@ -370,10 +407,14 @@ async fn write_once(
         }
         // Watchers see the last stored state, with what held it.
         let last = current.value().clone();
-        let done = inner.store.remove(place, current.rv, last).await.map_err(|e| match e {
-            WriteError::Conflict => ApiError::lost_race(),
-            other => write_error(ctx, name, other),
-        })?;
+        let done = inner
+            .store
+            .remove(place, current.rv, last)
+            .await
+            .map_err(|e| match e {
+                WriteError::Conflict => ApiError::lost_race(),
+                other => write_error(ctx, name, other),
+            })?;
         inner.wrote(&res.storage);
         new["metadata"]["resourceVersion"] = done.rv.to_string().into();
         return Ok(new.clone());
@@ -386,10 +427,14 @@ async fn write_once(
         return Ok(new.clone());
     }
     let stored = to_storage(res, new.clone());
-    let done = inner.store.put(place, Expect::Version(current.rv), stored).await.map_err(|e| match e {
-        WriteError::Conflict => ApiError::lost_race(),
-        other => write_error(ctx, name, other),
-    })?;
+    let done = inner
+        .store
+        .put(place, Expect::Version(current.rv), stored)
+        .await
+        .map_err(|e| match e {
+            WriteError::Conflict => ApiError::lost_race(),
+            other => write_error(ctx, name, other),
+        })?;
     drop(allocated);
     inner.wrote(&res.storage);
     Ok(present(res, &done))
@@ -426,7 +471,10 @@ fn keep_all_but_status(res: &Resource, old: &Value, new: &mut Value) {
         }
     }
     if open {
-        for field in ["labels", "annotations", "finalizers"].into_iter().filter(|f| labels || *f != "labels") {
+        for field in ["labels", "annotations", "finalizers"]
+            .into_iter()
+            .filter(|f| labels || *f != "labels")
+        {
             if let Some(map) = new["metadata"].as_object_mut() {
                 match metadata.get(field) {
                     Some(v) => {
@@ -448,7 +496,9 @@ fn carry_metadata(ctx: &Ctx, name: &str, old: &Value, new: &mut Value) -> ApiRes
     if !new["metadata"].is_object() {
         new["metadata"] = json!({});
     }
-    let Some(meta) = new["metadata"].as_object_mut() else { return Ok(()) };
+    let Some(meta) = new["metadata"].as_object_mut() else {
+        return Ok(());
+    };
     let uid = meta.get("uid").and_then(Value::as_str).unwrap_or_default();
     let old_uid = text(old_meta, "uid");
     if !uid.is_empty() && uid != old_uid {
@@ -457,8 +507,16 @@ fn carry_metadata(ctx: &Ctx, name: &str, old: &Value, new: &mut Value) -> ApiRes
             let errors = [immutable.clone(), immutable];
             return Err(ApiError::invalid(&ctx.res.group, &ctx.res.kind, name, &errors));
         }
-        let prefix = if ctx.res.custom().is_some() { format!("{}/", ctx.res.group) } else { String::new() };
-        let ns = if ctx.ns().is_empty() { String::new() } else { format!("{}/", ctx.ns()) };
+        let prefix = if ctx.res.custom().is_some() {
+            format!("{}/", ctx.res.group)
+        } else {
+            String::new()
+        };
+        let ns = if ctx.ns().is_empty() {
+            String::new()
+        } else {
+            format!("{}/", ctx.ns())
+        };
         return Err(ApiError::conflict(
             &ctx.gr(),
             name,
@@ -531,20 +589,30 @@ fn deletion_is_due(res: &Resource, old: &Value, new: &Value) -> bool {
     if res.is("", "namespaces") {
         return none(&new["spec"]["finalizers"]);
     }
-    old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+    old["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0)
+        == 0
 }
 
 /// Equal but for what every write changes.
 fn same(old: &Value, new: &Value) -> bool {
-    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else { return old == new };
+    let (Some(a), Some(b)) = (old.as_object(), new.as_object()) else {
+        return old == new;
+    };
     let ignored = |k: &str| matches!(k, "resourceVersion" | "managedFields");
     let plain = |m: &serde_json::Map<String, Value>| m.iter().filter(|(k, _)| *k != "metadata").count();
     if plain(a) != plain(b) || a.iter().any(|(k, v)| k != "metadata" && b.get(k) != Some(v)) {
         return false;
     }
-    let (Some(a), Some(b)) = (old["metadata"].as_object(), new["metadata"].as_object()) else { return false };
+    let (Some(a), Some(b)) = (old["metadata"].as_object(), new["metadata"].as_object()) else {
+        return false;
+    };
     let count = |m: &serde_json::Map<String, Value>| m.keys().filter(|k| !ignored(k)).count();
     count(a) == count(b)
         && a.iter().all(|(k, v)| ignored(k) || b.get(k) == Some(v))
-        && managed::same_owners(&old["metadata"]["managedFields"], &new["metadata"]["managedFields"])
+        && managed::same_owners(
+            &old["metadata"]["managedFields"],
+            &new["metadata"]["managedFields"],
+        )
 }

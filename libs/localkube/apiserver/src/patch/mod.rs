@@ -29,8 +29,13 @@ pub fn merge(target: &mut Value, patch: &Value) {
 pub fn json_patch(target: &mut Value, patch: &Value) -> ApiResult<()> {
     let rejected = |why: String| {
         tracing::debug!(why, "a JSON patch does not apply");
-        ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request", serde_json::json!({}))
-            .with_empty_details()
+        ApiError::new(
+            422,
+            "Invalid",
+            "the server rejected our request due to an error in our request",
+            serde_json::json!({}),
+        )
+        .with_empty_details()
     };
     if !patch.is_array() {
         return Err(ApiError::bad_request(format!(
@@ -38,7 +43,8 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> ApiResult<()> {
             go_kind(patch)
         )));
     }
-    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|e| rejected(e.to_string()))?;
+    let operations: json_patch::Patch =
+        serde_json::from_value(patch.clone()).map_err(|e| rejected(e.to_string()))?;
     if operations.0.len() > 10_000 {
         return Err(ApiError::new(
             413,

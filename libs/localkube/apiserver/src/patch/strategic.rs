@@ -30,7 +30,12 @@ fn property<'a>(def: &'a Def, key: &str) -> Option<&'a Def> {
     def.properties.get(key).or(def.additional.as_deref())
 }
 
-fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), String> {
+fn object(
+    defs: &Definitions,
+    def: &Def,
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<(), String> {
     match patch.get("$patch").and_then(Value::as_str) {
         Some("replace") => {
             target.clear();
@@ -54,7 +59,10 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
     let before = if ordered { target.clone() } else { Map::new() };
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(DELETE) {
-            if let (Some(list), Some(gone)) = (target.get_mut(field).and_then(Value::as_array_mut), value.as_array()) {
+            if let (Some(list), Some(gone)) = (
+                target.get_mut(field).and_then(Value::as_array_mut),
+                value.as_array(),
+            ) {
                 list.retain(|x| !gone.contains(x));
             }
             continue;
@@ -69,7 +77,9 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
         let child = property(def, key);
         match (value, child) {
             (Value::Object(p), Some(child)) => {
-                let t = target.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
+                let t = target
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Object(Map::new()));
                 if !t.is_object() {
                     *t = Value::Object(Map::new());
                 }
@@ -82,7 +92,9 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
                 super::merge(t, value);
             }
             (Value::Array(p), Some(child)) if child.merges() => {
-                let t = target.entry(key.clone()).or_insert_with(|| Value::Array(Vec::new()));
+                let t = target
+                    .entry(key.clone())
+                    .or_insert_with(|| Value::Array(Vec::new()));
                 if !t.is_array() {
                     *t = Value::Array(Vec::new());
                 }
@@ -96,9 +108,15 @@ fn object(defs: &Definitions, def: &Def, target: &mut Map<String, Value>, patch:
         }
     }
     for (key, order) in patch {
-        let (Some(field), Some(order)) = (key.strip_prefix(ORDER), order.as_array()) else { continue };
+        let (Some(field), Some(order)) = (key.strip_prefix(ORDER), order.as_array()) else {
+            continue;
+        };
         let merge_key = property(def, field).and_then(|d| d.merge_key.as_deref());
-        let server = before.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
+        let server = before
+            .get(field)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         if let Some(items) = target.get_mut(field).and_then(Value::as_array_mut) {
             enforce(items, order, &server, merge_key);
         }
@@ -126,7 +144,9 @@ fn list(defs: &Definitions, def: &Def, target: &mut Vec<Value>, patch: &[Value])
     for item in patch {
         let key = &item[merge_key];
         if key.is_null() {
-            return Err(format!("map: {item} does not contain declared merge key: {merge_key}"));
+            return Err(format!(
+                "map: {item} does not contain declared merge key: {merge_key}"
+            ));
         }
         let at = target.iter().position(|t| t[merge_key] == *key);
         if item["$patch"] == "delete" {
@@ -212,9 +232,18 @@ mod tests {
     #[test]
     fn containers_merge_by_name() {
         let pod = json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}});
-        let out = patched(pod.clone(), &json!({"spec": {"containers": [{"name": "b", "image": "2"}]}}));
-        assert_eq!(out["spec"]["containers"], json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}]));
-        let out = patched(pod.clone(), &json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}));
+        let out = patched(
+            pod.clone(),
+            &json!({"spec": {"containers": [{"name": "b", "image": "2"}]}}),
+        );
+        assert_eq!(
+            out["spec"]["containers"],
+            json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}])
+        );
+        let out = patched(
+            pod.clone(),
+            &json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+        );
         assert_eq!(out["spec"]["containers"], json!([{"name": "b", "image": "1"}]));
         let order = json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}});
         assert_eq!(patched(pod, &order)["spec"]["containers"][0]["name"], "b");
@@ -223,7 +252,13 @@ mod tests {
     #[test]
     fn finalizers_are_a_set_and_null_removes() {
         let pod = json!({"metadata": {"finalizers": ["x"], "labels": {"a": "1", "b": "2"}}});
-        let out = patched(pod, &json!({"metadata": {"finalizers": ["y", "x"], "labels": {"a": null}}}));
-        assert_eq!(out["metadata"], json!({"finalizers": ["y", "x"], "labels": {"b": "2"}}));
+        let out = patched(
+            pod,
+            &json!({"metadata": {"finalizers": ["y", "x"], "labels": {"a": null}}}),
+        );
+        assert_eq!(
+            out["metadata"],
+            json!({"finalizers": ["y", "x"], "labels": {"b": "2"}})
+        );
     }
 }

@@ -44,18 +44,29 @@ pub struct Obj {
 
 impl Obj {
     fn from_value(rv: u64, value: Value) -> Self {
-        let obj = Self { rv, value: OnceLock::new(), bytes: OnceLock::new() };
+        let obj = Self {
+            rv,
+            value: OnceLock::new(),
+            bytes: OnceLock::new(),
+        };
         let _ = obj.value.set(value);
         obj
     }
     fn from_bytes(rv: u64, bytes: Bytes) -> Self {
-        let obj = Self { rv, value: OnceLock::new(), bytes: OnceLock::new() };
+        let obj = Self {
+            rv,
+            value: OnceLock::new(),
+            bytes: OnceLock::new(),
+        };
         let _ = obj.bytes.set(bytes);
         obj
     }
     pub fn value(&self) -> &Value {
         self.value.get_or_init(|| {
-            self.bytes.get().and_then(|b| serde_json::from_slice(b).ok()).unwrap_or(Value::Null)
+            self.bytes
+                .get()
+                .and_then(|b| serde_json::from_slice(b).ok())
+                .unwrap_or(Value::Null)
         })
     }
     /// JSON of the object as stored.
@@ -172,21 +183,28 @@ impl Store {
         let mut objects: HashMap<Arc<str>, Objects> = HashMap::new();
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut intern = |s: String| -> Arc<str> {
-            names.entry(s).or_insert_with_key(|k| Arc::from(k.as_str())).clone()
+            names
+                .entry(s)
+                .or_insert_with_key(|k| Arc::from(k.as_str()))
+                .clone()
         };
         for row in loaded.objects {
             let resource = intern(row.resource);
-            objects
-                .entry(resource)
-                .or_default()
-                .insert((row.namespace, row.name), Arc::new(Obj::from_bytes(row.rv, row.data.into())));
+            objects.entry(resource).or_default().insert(
+                (row.namespace, row.name),
+                Arc::new(Obj::from_bytes(row.rv, row.data.into())),
+            );
         }
         let mut window = VecDeque::new();
         for (kind, row) in loaded.changes {
             window.push_back(Arc::new(Change {
                 rv: row.rv,
                 kind: ChangeKind::from_code(kind),
-                key: Key { resource: intern(row.resource), namespace: row.namespace, name: row.name },
+                key: Key {
+                    resource: intern(row.resource),
+                    namespace: row.namespace,
+                    name: row.name,
+                },
                 obj: Arc::new(Obj::from_bytes(row.rv, row.data.into())),
                 prev: None,
             }));
@@ -220,7 +238,11 @@ impl Store {
 
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Obj>> {
         let state = self.state.lock();
-        state.objects.get(resource)?.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        state
+            .objects
+            .get(resource)?
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
     }
 
     /// Like [`Store::get`], with writes that are still on their way to the disk: the base of a read-modify-write.
@@ -229,7 +251,11 @@ impl Store {
         if let Some(pending) = state.overlay.get(key) {
             return pending.clone();
         }
-        state.objects.get(&key.resource)?.get(&(key.namespace.clone(), key.name.clone())).cloned()
+        state
+            .objects
+            .get(&key.resource)?
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .cloned()
     }
 
     /// Objects of a resource in key order, after `after` (exclusive), with the version of the snapshot.
@@ -241,7 +267,9 @@ impl Store {
     ) -> (u64, Vec<Arc<Obj>>) {
         let state = self.state.lock();
         let rv = state.durable_rv;
-        let Some(objects) = state.objects.get(resource) else { return (rv, Vec::new()) };
+        let Some(objects) = state.objects.get(resource) else {
+            return (rv, Vec::new());
+        };
         let start = match (after, namespace) {
             (Some(key), _) => Bound::Excluded(key),
             (None, Some(ns)) => Bound::Included((ns.to_owned(), String::new())),
@@ -249,7 +277,10 @@ impl Store {
         };
         let range = objects.range((start, Bound::Unbounded));
         let out = match namespace {
-            Some(ns) => range.take_while(|(k, _)| k.0 == ns).map(|(_, o)| o.clone()).collect(),
+            Some(ns) => range
+                .take_while(|(k, _)| k.0 == ns)
+                .map(|(_, o)| o.clone())
+                .collect(),
             None => range.map(|(_, o)| o.clone()).collect(),
         };
         (rv, out)
@@ -277,8 +308,11 @@ impl Store {
         mut value: Value,
         remove: bool,
     ) -> Result<Arc<Obj>, WriteError> {
-        let _permit =
-            self.permits.acquire().await.map_err(|_| WriteError::Broken("it is shut down".into()))?;
+        let _permit = self
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| WriteError::Broken("it is shut down".into()))?;
         let (done, wait) = oneshot::channel();
         let obj = {
             let mut state = self.state.lock();
@@ -312,7 +346,13 @@ impl Store {
             };
             state.overlay.insert(key.clone(), (!remove).then(|| obj.clone()));
             state.overlay_rv.insert(key.clone(), rv);
-            let change = Arc::new(Change { rv, kind, key, obj: obj.clone(), prev: current });
+            let change = Arc::new(Change {
+                rv,
+                kind,
+                key,
+                obj: obj.clone(),
+                prev: current,
+            });
             if self.writes.send(Write { change, done }).is_err() {
                 return Err(WriteError::Broken("it is shut down".into()));
             }
@@ -329,20 +369,38 @@ impl Store {
     pub fn watch(&self, resource: &Arc<str>, from: u64) -> Result<Subscription, WatchError> {
         let mut state = self.state.lock();
         if from > state.durable_rv {
-            return Err(WatchError::Future { asked: from, current: state.durable_rv });
+            return Err(WatchError::Future {
+                asked: from,
+                current: state.durable_rv,
+            });
         }
         if from < state.oldest {
-            return Err(WatchError::Expired { asked: from, oldest: state.oldest + 1 });
+            return Err(WatchError::Expired {
+                asked: from,
+                oldest: state.oldest + 1,
+            });
         }
         let first = state.window.partition_point(|c| c.rv <= from);
-        let backlog =
-            state.window.range(first..).filter(|c| c.key.resource == *resource).cloned().collect();
+        let backlog = state
+            .window
+            .range(first..)
+            .filter(|c| c.key.resource == *resource)
+            .cloned()
+            .collect();
         let live = state.channel(resource).subscribe();
-        Ok(Subscription { backlog, live, rv: state.durable_rv })
+        Ok(Subscription {
+            backlog,
+            live,
+            rv: state.durable_rv,
+        })
     }
 
     /// All objects with their version, and the changes from then on, as one snapshot.
-    pub fn list_and_watch(&self, resource: &Arc<str>, namespace: Option<&str>) -> (Vec<Arc<Obj>>, Subscription) {
+    pub fn list_and_watch(
+        &self,
+        resource: &Arc<str>,
+        namespace: Option<&str>,
+    ) -> (Vec<Arc<Obj>>, Subscription) {
         let mut state = self.state.lock();
         let objects = match state.objects.get(resource) {
             None => Vec::new(),
@@ -353,7 +411,14 @@ impl Store {
                 .collect(),
         };
         let live = state.channel(resource).subscribe();
-        (objects, Subscription { backlog: Vec::new(), live, rv: state.durable_rv })
+        (
+            objects,
+            Subscription {
+                backlog: Vec::new(),
+                live,
+                rv: state.durable_rv,
+            },
+        )
     }
 
     /// Waits until all writes so far are on disk and closes the file; later writes fail.
@@ -365,11 +430,22 @@ impl Store {
         let stop = Change {
             rv: 0,
             kind: ChangeKind::Deleted,
-            key: Key { resource: Arc::from(""), namespace: String::new(), name: String::new() },
+            key: Key {
+                resource: Arc::from(""),
+                namespace: String::new(),
+                name: String::new(),
+            },
             obj: Arc::new(Obj::from_bytes(0, Bytes::new())),
             prev: None,
         };
-        if self.writes.send(Write { change: Arc::new(stop), done }).is_ok() {
+        if self
+            .writes
+            .send(Write {
+                change: Arc::new(stop),
+                done,
+            })
+            .is_ok()
+        {
             let _ = wait.await;
         }
         if let Some(writer) = writer {
@@ -380,7 +456,9 @@ impl Store {
 
 impl State {
     fn channel(&mut self, resource: &Arc<str>) -> &broadcast::Sender<Arc<Change>> {
-        self.channels.entry(resource.clone()).or_insert_with(|| broadcast::channel(CHANNEL).0)
+        self.channels
+            .entry(resource.clone())
+            .or_insert_with(|| broadcast::channel(CHANNEL).0)
     }
 
     /// Makes a durable change visible.
@@ -404,7 +482,10 @@ impl State {
             kind: change.kind,
             key: key.clone(),
             obj: Arc::new(Obj::from_bytes(change.rv, change.obj.bytes().clone())),
-            prev: change.prev.as_ref().map(|p| Arc::new(Obj::from_bytes(p.rv, p.bytes().clone()))),
+            prev: change
+                .prev
+                .as_ref()
+                .map(|p| Arc::new(Obj::from_bytes(p.rv, p.bytes().clone()))),
         }));
         while self.window.len() > WINDOW {
             if let Some(dropped) = self.window.pop_front() {
@@ -433,7 +514,9 @@ async fn run_writer(
         let result = if real.is_empty() {
             Ok(())
         } else {
-            db.commit(real.iter().map(|w| w.change.as_ref())).await.map_err(|e| e.to_string())
+            db.commit(real.iter().map(|w| w.change.as_ref()))
+                .await
+                .map_err(|e| e.to_string())
         };
         match &result {
             Ok(()) => {

@@ -51,7 +51,10 @@ fn signed(n: u64) -> i64 {
 
 impl Database {
     pub async fn open(file: &Path, window: usize) -> Result<(Self, Loaded), OpenStoreError> {
-        let wrap = |source| OpenStoreError::Sqlite { file: file.to_owned(), source };
+        let wrap = |source| OpenStoreError::Sqlite {
+            file: file.to_owned(),
+            source,
+        };
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -59,10 +62,16 @@ impl Database {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(std::time::Duration::from_secs(5));
         let mut conn = SqliteConnection::connect_with(&options).await.map_err(wrap)?;
-        let found: i64 =
-            sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut conn).await.map_err(wrap)?;
+        let found: i64 = sqlx::query_scalar("PRAGMA user_version")
+            .fetch_one(&mut conn)
+            .await
+            .map_err(wrap)?;
         if found > SCHEMA {
-            return Err(OpenStoreError::Newer { file: file.to_owned(), found, known: SCHEMA });
+            return Err(OpenStoreError::Newer {
+                file: file.to_owned(),
+                found,
+                known: SCHEMA,
+            });
         }
         for statement in [
             "CREATE TABLE IF NOT EXISTS objects (resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, \
@@ -87,15 +96,16 @@ impl Database {
             .iter()
             .map(row)
             .collect();
-        let mut changes: Vec<(i64, Row)> =
-            sqlx::query("SELECT kind, resource, namespace, name, rv, data FROM changes ORDER BY rv DESC LIMIT $1")
-                .bind(i64::try_from(window).unwrap_or(i64::MAX))
-                .fetch_all(&mut conn)
-                .await
-                .map_err(wrap)?
-                .iter()
-                .map(|r| (r.get("kind"), row(r)))
-                .collect();
+        let mut changes: Vec<(i64, Row)> = sqlx::query(
+            "SELECT kind, resource, namespace, name, rv, data FROM changes ORDER BY rv DESC LIMIT $1",
+        )
+        .bind(i64::try_from(window).unwrap_or(i64::MAX))
+        .fetch_all(&mut conn)
+        .await
+        .map_err(wrap)?
+        .iter()
+        .map(|r| (r.get("kind"), row(r)))
+        .collect();
         changes.reverse();
         let rv = changes
             .last()
@@ -150,7 +160,10 @@ impl Database {
         }
         if self.since_trim >= 1024 {
             self.since_trim = 0;
-            sqlx::query("DELETE FROM changes WHERE rv <= $1").bind(newest - KEEP).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM changes WHERE rv <= $1")
+                .bind(newest - KEEP)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await
     }

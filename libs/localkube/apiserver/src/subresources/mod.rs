@@ -27,7 +27,11 @@ pub(crate) async fn serve(server: &ApiServer, ctx: &Ctx, request: Request) -> Ap
     let body = read_body(request.into_body()).await?;
     match sub {
         "status" if res.status => match verb {
-            "get" => Ok(answer(ctx, StatusCode::OK, read::get(server, ctx, &ctx.info.name)?)),
+            "get" => Ok(answer(
+                ctx,
+                StatusCode::OK,
+                read::get(server, ctx, &ctx.info.name)?,
+            )),
             "update" => {
                 let (value, _) = write::replace(server, ctx, &body).await?;
                 Ok(answer(ctx, StatusCode::OK, value))
@@ -59,8 +63,17 @@ fn token(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult<Response> {
     let account = read::get(server, ctx, &ctx.info.name)?;
     let mut seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
     if seconds < 600 {
-        let e = FieldError::invalid("spec.expirationSeconds", seconds, "may not specify a duration less than 10 minutes");
-        return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &[e]));
+        let e = FieldError::invalid(
+            "spec.expirationSeconds",
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        );
+        return Err(ApiError::invalid(
+            "authentication.k8s.io",
+            "TokenRequest",
+            "",
+            &[e],
+        ));
     }
     seconds = seconds.min(1 << 31);
     let audiences: Vec<String> = request["spec"]["audiences"]
@@ -70,21 +83,23 @@ fn token(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult<Response> {
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
     let bound = &request["spec"]["boundObjectRef"];
-    let pod = (text(bound, "kind") == "Pod").then(|| (text(bound, "name").to_owned(), text(bound, "uid").to_owned()));
+    let pod = (text(bound, "kind") == "Pod")
+        .then(|| (text(bound, "name").to_owned(), text(bound, "uid").to_owned()));
     let pod = match pod {
         None => None,
         Some((name, uid)) => {
-            let found = server
-                .inner
-                .store
-                .get("/pods", ctx.ns(), &name)
-                .ok_or_else(|| ApiError::not_found(&crate::error::GroupResource::new("", "pods"), &name))?;
+            let found =
+                server.inner.store.get("/pods", ctx.ns(), &name).ok_or_else(|| {
+                    ApiError::not_found(&crate::error::GroupResource::new("", "pods"), &name)
+                })?;
             let actual = text(&found.value()["metadata"], "uid").to_owned();
             if !uid.is_empty() && uid != actual {
                 return Err(ApiError::conflict(
                     &crate::error::GroupResource::new("", "pods"),
                     &name,
-                    format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"),
+                    format!(
+                        "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+                    ),
                 ));
             }
             Some((name, actual))
@@ -97,11 +112,15 @@ fn token(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult<Response> {
         ttl: Duration::from_secs(u64::try_from(seconds).unwrap_or(3600)),
         pod,
     };
-    let (token, until) =
-        server.inner.tokens.issue(&wanted, text(&account["metadata"], "uid")).map_err(ApiError::internal)?;
+    let (token, until) = server
+        .inner
+        .tokens
+        .issue(&wanted, text(&account["metadata"], "uid"))
+        .map_err(ApiError::internal)?;
     request["kind"] = "TokenRequest".into();
     request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["metadata"] = json!({"name": ctx.info.name, "namespace": ctx.ns(), "creationTimestamp": times::now()});
+    request["metadata"] =
+        json!({"name": ctx.info.name, "namespace": ctx.ns(), "creationTimestamp": times::now()});
     request["spec"]["expirationSeconds"] = seconds.into();
     if audiences.is_empty() {
         request["spec"]["audiences"] = json!([ISSUER]);

@@ -17,13 +17,18 @@ use crate::times;
 /// Assigns a Pod to a node.
 pub(crate) async fn bind(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult<Response> {
     let binding = decode::parse(&ctx.content_type, body)?;
-    let name = if ctx.info.name.is_empty() { text(&binding["metadata"], "name").to_owned() } else { ctx.info.name.clone() };
+    let name = if ctx.info.name.is_empty() {
+        text(&binding["metadata"], "name").to_owned()
+    } else {
+        ctx.info.name.clone()
+    };
     let node = text(&binding["target"], "name").to_owned();
     if node.is_empty() {
         let e = crate::field_error::FieldError::required("target.name", "");
         return Err(ApiError::invalid("", "Binding", &name, &[e]));
     }
-    let refused = |text: String| ApiError::conflict(&crate::error::GroupResource::new("", "pods/binding"), &name, text);
+    let refused =
+        |text: String| ApiError::conflict(&crate::error::GroupResource::new("", "pods/binding"), &name, text);
     update(server, ctx, &name, Part::Internal, |old| {
         let uid = text(&binding["metadata"], "uid");
         if !uid.is_empty() && uid != text(&old["metadata"], "uid") {
@@ -62,14 +67,23 @@ pub(crate) async fn evict(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResu
     let options_body = serde_json::to_vec(&eviction["deleteOptions"]).unwrap_or_default();
     let mut plain = ctx.with(&ctx.res, "delete", &ctx.info.namespace, &ctx.info.name);
     plain.content_type = "application/json".into();
-    let options = if eviction["deleteOptions"].is_object() { Options::of(&plain, &options_body)? } else { Options::default() };
+    let options = if eviction["deleteOptions"].is_object() {
+        Options::of(&plain, &options_body)?
+    } else {
+        Options::default()
+    };
     let settled = matches!(text(&pod["status"], "phase"), "Succeeded" | "Failed" | "Pending");
     if !settled && pod["metadata"]["deletionTimestamp"].is_null() {
         let labels = pod["metadata"]["labels"].as_object();
-        let budgets = server.inner.store.list("policy/poddisruptionbudgets", Some(ctx.ns()), None).1;
+        let budgets = server
+            .inner
+            .store
+            .list("policy/poddisruptionbudgets", Some(ctx.ns()), None)
+            .1;
         for budget in budgets {
             let budget = budget.value();
-            let covers = LabelSelector::from_object(&budget["spec"]["selector"]).is_ok_and(|s| s.matches(labels));
+            let covers =
+                LabelSelector::from_object(&budget["spec"]["selector"]).is_ok_and(|s| s.matches(labels));
             if covers && budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0) <= 0 {
                 let name = text(&budget["metadata"], "name");
                 let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);

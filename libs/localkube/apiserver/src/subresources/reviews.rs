@@ -28,7 +28,10 @@ pub(crate) enum Review {
     NotAllowed,
 }
 
-pub(crate) const AUTHENTICATION: [(&str, &str); 2] = [("selfsubjectreviews", "SelfSubjectReview"), ("tokenreviews", "TokenReview")];
+pub(crate) const AUTHENTICATION: [(&str, &str); 2] = [
+    ("selfsubjectreviews", "SelfSubjectReview"),
+    ("tokenreviews", "TokenReview"),
+];
 pub(crate) const AUTHORIZATION: [(&str, &str, bool); 4] = [
     ("localsubjectaccessreviews", "LocalSubjectAccessReview", true),
     ("selfsubjectaccessreviews", "SelfSubjectAccessReview", false),
@@ -37,7 +40,12 @@ pub(crate) const AUTHORIZATION: [(&str, &str, bool); 4] = [
 ];
 
 /// Which review the path names.
-pub(crate) fn serve(_server: &ApiServer, _user: &UserInfo, info: &RequestInfo, method: &Method) -> Option<Review> {
+pub(crate) fn serve(
+    _server: &ApiServer,
+    _user: &UserInfo,
+    info: &RequestInfo,
+    method: &Method,
+) -> Option<Review> {
     if info.version != "v1" {
         return None;
     }
@@ -50,11 +58,19 @@ pub(crate) fn serve(_server: &ApiServer, _user: &UserInfo, info: &RequestInfo, m
         ("authorization.k8s.io", "selfsubjectrulesreviews") => Review::SelfRules,
         _ => return None,
     };
-    Some(if *method == Method::POST { review } else { Review::NotAllowed })
+    Some(if *method == Method::POST {
+        review
+    } else {
+        Review::NotAllowed
+    })
 }
 
 fn texts(v: &Value) -> Vec<String> {
-    v.as_array().into_iter().flatten().filter_map(|x| x.as_str().map(str::to_owned)).collect()
+    v.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|x| x.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn access(server: &ApiServer, user: &UserInfo, spec: &Value) -> Value {
@@ -71,7 +87,11 @@ fn access(server: &ApiServer, user: &UserInfo, spec: &Value) -> Value {
             path: None,
         }
     } else {
-        Attributes { verb: text(&spec["nonResourceAttributes"], "verb"), path, ..Attributes::default() }
+        Attributes {
+            verb: text(&spec["nonResourceAttributes"], "verb"),
+            path,
+            ..Attributes::default()
+        }
     };
     match server.inner.rbac().allows(user, &attributes) {
         Some(reason) if reason.is_empty() => json!({"allowed": true}),
@@ -109,10 +129,16 @@ pub(crate) fn answer(
         Review::Token => {
             let token = text(&spec, "token");
             if token.is_empty() {
-                return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+                return Err(ApiError::bad_request(
+                    "token is required for TokenReview in authentication",
+                ));
             }
             let wanted = texts(&spec["audiences"]);
-            let wanted = if wanted.is_empty() { vec![ISSUER.to_owned()] } else { wanted };
+            let wanted = if wanted.is_empty() {
+                vec![ISSUER.to_owned()]
+            } else {
+                wanted
+            };
             match server.inner.authenticate(token) {
                 Some((found, audiences)) => {
                     let common: Vec<String> = wanted.into_iter().filter(|a| audiences.contains(a)).collect();
@@ -133,17 +159,27 @@ pub(crate) fn answer(
             let name = text(&spec, "user");
             let named = texts(&spec["groups"]);
             if name.is_empty() && named.is_empty() {
-                return Err(invalid(FieldError::invalid("spec.user", "", "at least one of user or group must be specified")));
+                return Err(invalid(FieldError::invalid(
+                    "spec.user",
+                    "",
+                    "at least one of user or group must be specified",
+                )));
             }
             check_attributes(&spec).map_err(invalid)?;
-            if review == Review::LocalAccess && text(&spec["resourceAttributes"], "namespace") != info.namespace {
+            if review == Review::LocalAccess
+                && text(&spec["resourceAttributes"], "namespace") != info.namespace
+            {
                 return Err(invalid(FieldError::invalid(
                     "spec.resourceAttributes.namespace",
                     text(&spec["resourceAttributes"], "namespace"),
                     "must match metadata.namespace",
                 )));
             }
-            let subject = UserInfo { username: Some(name.to_owned()), groups: Some(named), ..UserInfo::default() };
+            let subject = UserInfo {
+                username: Some(name.to_owned()),
+                groups: Some(named),
+                ..UserInfo::default()
+            };
             access(server, &subject, &spec)
         }
         Review::SelfAccess => {
@@ -175,7 +211,10 @@ pub(crate) fn answer(
 }
 
 fn check_attributes(spec: &Value) -> Result<(), FieldError> {
-    match (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object()) {
+    match (
+        spec["resourceAttributes"].is_object(),
+        spec["nonResourceAttributes"].is_object(),
+    ) {
         (true, true) => Err(FieldError::invalid(
             "spec.nonResourceAttributes",
             spec["nonResourceAttributes"].clone(),

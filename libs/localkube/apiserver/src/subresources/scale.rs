@@ -20,12 +20,26 @@ fn selector_text(v: Option<&Value>) -> Option<String> {
         Value::Object(o) => {
             let mut parts: Vec<String> = Vec::new();
             let plain = o.contains_key("matchLabels") || o.contains_key("matchExpressions");
-            let labels = if plain { o.get("matchLabels").and_then(Value::as_object) } else { Some(o) };
+            let labels = if plain {
+                o.get("matchLabels").and_then(Value::as_object)
+            } else {
+                Some(o)
+            };
             for (k, v) in labels.into_iter().flatten() {
                 parts.push(format!("{k}={}", v.as_str().unwrap_or_default()));
             }
-            for e in o.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-                let values: Vec<&str> = e["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            for e in o
+                .get("matchExpressions")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
+                let values: Vec<&str> = e["values"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
                 let key = text(e, "key");
                 parts.push(match text(e, "operator") {
                     "In" => format!("{key} in ({})", values.join(",")),
@@ -51,25 +65,49 @@ fn scale_of(obj: &Value, paths: &ScalePaths) -> Value {
         meta["namespace"] = m["namespace"].clone();
     }
     let mut status = json!({"replicas": number(&paths.status_replicas)});
-    if let Some(selector) =
-        paths.selector.as_deref().and_then(|p| selector_text(JsonPath::parse(p).first(obj))).filter(|s| !s.is_empty())
+    if let Some(selector) = paths
+        .selector
+        .as_deref()
+        .and_then(|p| selector_text(JsonPath::parse(p).first(obj)))
+        .filter(|s| !s.is_empty())
     {
         status["selector"] = selector.into();
     }
     let replicas = number(&paths.spec_replicas);
-    let spec = if replicas == 0 { json!({}) } else { json!({"replicas": replicas}) };
+    let spec = if replicas == 0 {
+        json!({})
+    } else {
+        json!({"replicas": replicas})
+    };
     json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec, "status": status})
 }
 
 pub(crate) async fn serve(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResult<Response> {
-    let Some(paths) = ctx.res.scale.clone() else { return Err(ApiError::no_resource()) };
+    let Some(paths) = ctx.res.scale.clone() else {
+        return Err(ApiError::no_resource());
+    };
     let name = ctx.info.name.clone();
     if ctx.info.verb == "get" {
         let obj = read::get(server, ctx, &name)?;
-        return Ok(json_answer(ctx.accept.yaml, StatusCode::OK, &scale_of(&obj, &paths)));
+        return Ok(json_answer(
+            ctx.accept.yaml,
+            StatusCode::OK,
+            &scale_of(&obj, &paths),
+        ));
     }
-    let kind = if ctx.info.verb == "patch" { Some(PatchType::of(ctx)?) } else { None };
-    let given = decode::parse(if kind.is_some() { "application/json" } else { &ctx.content_type }, body)?;
+    let kind = if ctx.info.verb == "patch" {
+        Some(PatchType::of(ctx)?)
+    } else {
+        None
+    };
+    let given = decode::parse(
+        if kind.is_some() {
+            "application/json"
+        } else {
+            &ctx.content_type
+        },
+        body,
+    )?;
     let obj = update(server, ctx, &name, Part::Main, |old| {
         let wanted = match kind {
             None => given.clone(),
@@ -94,5 +132,9 @@ pub(crate) async fn serve(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResu
         Ok(new)
     })
     .await?;
-    Ok(json_answer(ctx.accept.yaml, StatusCode::OK, &scale_of(&obj, &paths)))
+    Ok(json_answer(
+        ctx.accept.yaml,
+        StatusCode::OK,
+        &scale_of(&obj, &paths),
+    ))
 }

@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use crate::{Server, server};
 
 pub fn definition() -> Value {
-    let schema = |extra: Value| json!({"type": "object", "properties": {
+    let schema = |extra: Value| {
+        json!({"type": "object", "properties": {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1}, "mode": {"type": "string", "default": "fast"}, "extra": extra}},
-        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}});
+        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}})
+    };
     json!({"metadata": {"name": "widgets.example.com"}, "spec": {
         "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"]},
         "versions": [
@@ -26,8 +28,16 @@ const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 async fn with_definition() -> Server {
     let s = server().await;
     s.ok("POST", CRDS, definition()).await;
-    let made = s.ok("GET", &format!("{CRDS}/widgets.example.com"), json!(null)).await;
-    assert!(made["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Established" && c["status"] == "True"));
+    let made = s
+        .ok("GET", &format!("{CRDS}/widgets.example.com"), json!(null))
+        .await;
+    assert!(
+        made["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|c| c["type"] == "Established" && c["status"] == "True")
+    );
     s
 }
 
@@ -44,21 +54,60 @@ async fn objects_are_pruned_defaulted_and_validated() {
         status["message"],
         "Widget.example.com \"b\" is invalid: spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1"
     );
-    let (_, done) = s.send("PATCH", &format!("{WIDGETS}/a/status"), "application/merge-patch+json", json!({"status": {"size": 7}, "spec": {"size": 9}})).await;
-    assert_eq!((&done["status"]["size"], &done["spec"]["size"], &done["metadata"]["generation"]), (&json!(7), &json!(2), &json!(1)));
+    let (_, done) = s
+        .send(
+            "PATCH",
+            &format!("{WIDGETS}/a/status"),
+            "application/merge-patch+json",
+            json!({"status": {"size": 7}, "spec": {"size": 9}}),
+        )
+        .await;
+    assert_eq!(
+        (
+            &done["status"]["size"],
+            &done["spec"]["size"],
+            &done["metadata"]["generation"]
+        ),
+        (&json!(7), &json!(2), &json!(1))
+    );
     let scale = s.ok("GET", &format!("{WIDGETS}/a/scale"), json!(null)).await;
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["replicas"]), (&json!(2), &json!(7)));
-    let other = s.ok("GET", "/apis/example.com/v1beta1/namespaces/default/widgets/a", json!(null)).await;
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]["replicas"]),
+        (&json!(2), &json!(7))
+    );
+    let other = s
+        .ok(
+            "GET",
+            "/apis/example.com/v1beta1/namespaces/default/widgets/a",
+            json!(null),
+        )
+        .await;
     assert_eq!(other["apiVersion"], "example.com/v1beta1");
 }
 
 #[tokio::test]
 async fn deleting_the_definition_deletes_its_objects() {
     let s = with_definition().await;
-    s.ok("POST", WIDGETS, json!({"metadata": {"name": "a"}, "spec": {"size": 2}})).await;
-    s.ok("DELETE", &format!("{CRDS}/widgets.example.com"), json!(null)).await;
+    s.ok(
+        "POST",
+        WIDGETS,
+        json!({"metadata": {"name": "a"}, "spec": {"size": 2}}),
+    )
+    .await;
+    s.ok("DELETE", &format!("{CRDS}/widgets.example.com"), json!(null))
+        .await;
     tokio::time::timeout(Duration::from_secs(10), async {
-        while s.send("GET", &format!("{CRDS}/widgets.example.com"), "application/json", json!(null)).await.0 != 404 {
+        while s
+            .send(
+                "GET",
+                &format!("{CRDS}/widgets.example.com"),
+                "application/json",
+                json!(null),
+            )
+            .await
+            .0
+            != 404
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -72,9 +121,17 @@ async fn deleting_the_definition_deletes_its_objects() {
 #[tokio::test]
 async fn tables_have_the_columns() {
     let s = with_definition().await;
-    s.ok("POST", WIDGETS, json!({"metadata": {"name": "a"}, "spec": {"size": 2}})).await;
+    s.ok(
+        "POST",
+        WIDGETS,
+        json!({"metadata": {"name": "a"}, "spec": {"size": 2}}),
+    )
+    .await;
     let request = http::Request::get(WIDGETS)
-        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+        .header(
+            "accept",
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        )
         .body(Vec::new())
         .unwrap();
     let table: Value = s.client.request(request).await.unwrap();

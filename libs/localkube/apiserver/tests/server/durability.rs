@@ -7,19 +7,49 @@ use crate::{send, server};
 async fn objects_versions_and_watches_survive_a_restart() {
     let s = server().await;
     let path = "/api/v1/namespaces/default/configmaps";
-    let made = s.ok("POST", path, json!({"metadata": {"name": "a"}, "data": {"x": "1"}})).await;
+    let made = s
+        .ok(
+            "POST",
+            path,
+            json!({"metadata": {"name": "a"}, "data": {"x": "1"}}),
+        )
+        .await;
     s.ok("POST", path, json!({"metadata": {"name": "b"}})).await;
     let token = s.api.static_token(&user("ann", &["system:masters"])).unwrap();
     // No shutdown: what was acknowledged is in the file.
     let again = ApiServer::open(ApiServerConfig::new(s.dir.path())).await.unwrap();
     let client = again.client(user("admin", &["system:masters"]), "default");
-    let (code, found) = send(&client, "GET", &format!("{path}/a"), "application/json", json!(null)).await;
+    let (code, found) = send(
+        &client,
+        "GET",
+        &format!("{path}/a"),
+        "application/json",
+        json!(null),
+    )
+    .await;
     assert_eq!((code, &found), (200, &made));
     let rv = made["metadata"]["resourceVersion"].as_str().unwrap();
-    let (_, line) = send(&client, "GET", &format!("{path}?watch=1&resourceVersion={rv}&timeoutSeconds=1"), "application/json", json!(null)).await;
-    assert_eq!((&line["type"], &line["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("b")));
+    let (_, line) = send(
+        &client,
+        "GET",
+        &format!("{path}?watch=1&resourceVersion={rv}&timeoutSeconds=1"),
+        "application/json",
+        json!(null),
+    )
+    .await;
+    assert_eq!(
+        (&line["type"], &line["object"]["metadata"]["name"]),
+        (&json!("ADDED"), &json!("b"))
+    );
     let review = json!({"spec": {"token": token}});
-    let (_, known) = send(&client, "POST", "/apis/authentication.k8s.io/v1/tokenreviews", "application/json", review).await;
+    let (_, known) = send(
+        &client,
+        "POST",
+        "/apis/authentication.k8s.io/v1/tokenreviews",
+        "application/json",
+        review,
+    )
+    .await;
     assert_eq!(known["status"]["user"]["username"], "ann");
 }
 
@@ -32,6 +62,10 @@ async fn a_newer_file_is_refused() {
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[60..64].copy_from_slice(&99u32.to_be_bytes());
     std::fs::write(&file, bytes).unwrap();
-    let error = ApiServer::open(ApiServerConfig::new(s.dir.path())).await.err().unwrap().to_string();
+    let error = ApiServer::open(ApiServerConfig::new(s.dir.path()))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("schema version 99, newer than 1"), "{error}");
 }

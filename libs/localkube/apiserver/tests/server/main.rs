@@ -1,8 +1,8 @@
 //! The API server through `kube::Client` in process.
 
 mod apply;
-mod crud;
 mod crds;
+mod crud;
 mod durability;
 mod rights;
 mod upgrades;
@@ -26,7 +26,13 @@ pub async fn server() -> Server {
     let client = api.client(user("admin", &["system:masters"]), "default");
     let server = Server { api, client, dir };
     // The ServiceAccount controller is not part of the API server.
-    server.ok("POST", "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    server
+        .ok(
+            "POST",
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"metadata": {"name": "default"}}),
+        )
+        .await;
     server
 }
 
@@ -49,8 +55,18 @@ impl Server {
     }
 }
 
-pub async fn send(client: &Client, method: &str, path: &str, content_type: &str, body: Value) -> (u16, Value) {
-    let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
+pub async fn send(
+    client: &Client,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: Value,
+) -> (u16, Value) {
+    let bytes = if body.is_null() {
+        Vec::new()
+    } else {
+        serde_json::to_vec(&body).unwrap()
+    };
     let request = http::Request::builder()
         .method(method)
         .uri(path)

@@ -21,31 +21,75 @@ async fn answer(Json(review): Json<Value>) -> Json<Value> {
     let allowed = request["object"]["data"]["bad"].is_null();
     let patch = json!([{"op": "add", "path": "/data/added", "value": "by hook"}]).to_string();
     let patch = base64::engine::general_purpose::STANDARD.encode(patch);
-    Json(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": request["uid"],
-        "allowed": allowed, "status": {"message": "data.bad is bad"}, "patchType": "JSONPatch", "patch": patch}}))
+    Json(
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": {"uid": request["uid"],
+        "allowed": allowed, "status": {"message": "data.bad is bad"}, "patchType": "JSONPatch", "patch": patch}}),
+    )
 }
 
 #[tokio::test]
 async fn webhooks_in_process() {
     let s = server().await;
-    s.api.register_backend("kubeflow", "hooks", axum::Router::new().route("/mutate", post(answer)).route("/validate", post(answer)));
-    s.ok("POST", &format!("{HOOKS}/mutatingwebhookconfigurations"), hook("mutating", "/mutate")).await;
-    s.ok("POST", &format!("{HOOKS}/validatingwebhookconfigurations"), hook("validating", "/validate")).await;
+    s.api.register_backend(
+        "kubeflow",
+        "hooks",
+        axum::Router::new()
+            .route("/mutate", post(answer))
+            .route("/validate", post(answer)),
+    );
+    s.ok(
+        "POST",
+        &format!("{HOOKS}/mutatingwebhookconfigurations"),
+        hook("mutating", "/mutate"),
+    )
+    .await;
+    s.ok(
+        "POST",
+        &format!("{HOOKS}/validatingwebhookconfigurations"),
+        hook("validating", "/validate"),
+    )
+    .await;
     let labels = json!({"hook": "yes"});
-    let made = s.ok("POST", CONFIG_MAPS, json!({"metadata": {"name": "a", "labels": labels}, "data": {"x": "1"}})).await;
+    let made = s
+        .ok(
+            "POST",
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "a", "labels": labels}, "data": {"x": "1"}}),
+        )
+        .await;
     assert_eq!(made["data"]["added"], "by hook");
-    let plain = s.ok("POST", CONFIG_MAPS, json!({"metadata": {"name": "b"}, "data": {"x": "1"}})).await;
+    let plain = s
+        .ok(
+            "POST",
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "b"}, "data": {"x": "1"}}),
+        )
+        .await;
     assert!(plain["data"].get("added").is_none());
-    let (code, status) = s.fails("POST", CONFIG_MAPS, json!({"metadata": {"name": "c", "labels": labels}, "data": {"bad": "1"}})).await;
+    let (code, status) = s
+        .fails(
+            "POST",
+            CONFIG_MAPS,
+            json!({"metadata": {"name": "c", "labels": labels}, "data": {"bad": "1"}}),
+        )
+        .await;
     assert_eq!(code, 400);
-    assert_eq!(status["message"], "admission webhook \"mutating.example.com\" denied the request: data.bad is bad");
+    assert_eq!(
+        status["message"],
+        "admission webhook \"mutating.example.com\" denied the request: data.bad is bad"
+    );
 }
 
 #[tokio::test]
 async fn a_webhook_that_is_not_there() {
     let s = server().await;
     let mut config = hook("mutating", "/mutate");
-    s.ok("POST", &format!("{HOOKS}/mutatingwebhookconfigurations"), config.clone()).await;
+    s.ok(
+        "POST",
+        &format!("{HOOKS}/mutatingwebhookconfigurations"),
+        config.clone(),
+    )
+    .await;
     let object = json!({"metadata": {"name": "a", "labels": {"hook": "yes"}}, "data": {"x": "1"}});
     let (code, status) = s.fails("POST", CONFIG_MAPS, object.clone()).await;
     assert_eq!(code, 500);
@@ -53,6 +97,11 @@ async fn a_webhook_that_is_not_there() {
         "Internal error occurred: failed calling webhook \"mutating.example.com\": failed to call webhook: Post \"https://hooks.kubeflow.svc:443/mutate?timeout=10s\""
     ));
     config["webhooks"][0]["failurePolicy"] = "Ignore".into();
-    s.ok("PUT", &format!("{HOOKS}/mutatingwebhookconfigurations/mutating"), config).await;
+    s.ok(
+        "PUT",
+        &format!("{HOOKS}/mutatingwebhookconfigurations/mutating"),
+        config,
+    )
+    .await;
     s.ok("POST", CONFIG_MAPS, object).await;
 }
