@@ -29,7 +29,11 @@ fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
 
 async fn measure() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     let Some(dir) = std::env::args().nth(1).map(PathBuf::from) else {
         anyhow::bail!("usage: latency DATA_DIR [PODS]");
     };
@@ -61,7 +65,9 @@ async fn measure() -> anyhow::Result<()> {
                 other => anyhow::bail!("the watch ended: {other:?}"),
             }
         };
-        let folder = dir.join("node/pods").join(made.metadata.uid.clone().unwrap_or_default());
+        let folder = dir
+            .join("node/pods")
+            .join(made.metadata.uid.clone().unwrap_or_default());
         let log = std::fs::read_to_string(folder.join("logs/main/0.log"))?;
         let output: Timestamp = log.split(' ').next().unwrap_or_default().parse()?;
         let exits = std::fs::read_to_string(folder.join("exits.jsonl"))?;
@@ -76,13 +82,24 @@ async fn measure() -> anyhow::Result<()> {
             milliseconds(begin, seen),
         ]);
     }
-    let names = ["create call", "created to exec", "created to first output", "end to Succeeded at a watcher", "whole"];
+    let names = [
+        "create call",
+        "created to exec",
+        "created to first output",
+        "end to Succeeded at a watcher",
+        "whole",
+    ];
     println!("{count} Pods of one container, one after the other; milliseconds");
     for (column, name) in names.iter().enumerate() {
         let mut values: Vec<f64> = rows.iter().map(|row| row[column]).collect();
         values.sort_by(f64::total_cmp);
         let at = |share: f64| values[((values.len() - 1) as f64 * share) as usize];
-        println!("{name:32} median {:6.2}   p90 {:6.2}   least {:6.2}", at(0.5), at(0.9), at(0.0));
+        println!(
+            "{name:32} median {:6.2}   p90 {:6.2}   least {:6.2}",
+            at(0.5),
+            at(0.9),
+            at(0.0)
+        );
     }
     cluster.stop().await;
     Ok(())

@@ -132,9 +132,15 @@ impl Network {
 fn join(common: &str, own: &str) -> String {
     let known = |line: &str| {
         let address = line.split_whitespace().next().unwrap_or_default();
-        common.lines().any(|other| other.split_whitespace().next() == Some(address))
+        common
+            .lines()
+            .any(|other| other.split_whitespace().next() == Some(address))
     };
-    let missing: String = own.lines().filter(|line| !known(line)).map(|line| format!("{line}\n")).collect();
+    let missing: String = own
+        .lines()
+        .filter(|line| !known(line))
+        .map(|line| format!("{line}\n"))
+        .collect();
     format!("{common}{missing}")
 }
 

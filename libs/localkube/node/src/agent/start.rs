@@ -70,7 +70,9 @@ impl std::fmt::Display for Told {
             Self::Hold { container, hold } => write!(out, "hold {container} {hold:?}"),
             Self::Image { container, .. } => write!(out, "image of {container}"),
             Self::Prepared(spec) => write!(out, "prepared {}", spec.name),
-            Self::Warn(reason, message, _) | Self::Note(reason, message, _) => write!(out, "{reason}: {message}"),
+            Self::Warn(reason, message, _) | Self::Note(reason, message, _) => {
+                write!(out, "{reason}: {message}")
+            }
             Self::Failed(reason, message) => write!(out, "failed, {reason}: {message}"),
         }
     }

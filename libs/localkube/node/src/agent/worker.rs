@@ -156,8 +156,16 @@ impl Actor {
 
     /// Nothing has happened yet that anyone waits for.
     fn only_setting_up(&self) -> bool {
-        let still = |state: &PodState| state.containers.iter().all(|container| !matches!(container.status, Status::Running { .. } | Status::Exited(_)));
-        self.state.as_ref().is_none_or(still) && self.holds.is_empty() && self.failure.is_none() && !self.settled
+        let still = |state: &PodState| {
+            state
+                .containers
+                .iter()
+                .all(|container| !matches!(container.status, Status::Running { .. } | Status::Exited(_)))
+        };
+        self.state.as_ref().is_none_or(still)
+            && self.holds.is_empty()
+            && self.failure.is_none()
+            && !self.settled
     }
 
     /// Finds out what is there already.

@@ -20,8 +20,11 @@ pub use unsupported::*;
 pub struct Isolation {
     /// namespaces are made inside a user namespace, because we are not root
     pub user_namespace: bool,
-    /// a private root: an overlay over `/`, and volumes at their paths
+    /// a root of its own, with volumes at their paths
     pub mounts: bool,
+    /// what a container writes outside its volumes stays its own (an overlay over `/`); without, it sees the machine's
+    /// folders themselves, as far as the user may write to them
+    pub layers: bool,
     /// the kernel ends every process of a container when its first one ends
     pub pids: bool,
     /// the Pod has its own host name
@@ -36,6 +39,7 @@ impl Isolation {
         Self {
             user_namespace: false,
             mounts: false,
+            layers: false,
             pids: false,
             hostname: false,
             notes: vec![note],

@@ -22,7 +22,10 @@ pub struct Cluster {
 }
 
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("")
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or("")
 }
 
 impl Cluster {
@@ -32,8 +35,9 @@ impl Cluster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         server.publish_endpoint(address).await?;
-        let names: Vec<String> =
-            ["localhost", "127.0.0.1", "127.96.0.1", "kubernetes.default.svc"].map(String::from).to_vec();
+        let names: Vec<String> = ["localhost", "127.0.0.1", "127.96.0.1", "kubernetes.default.svc"]
+            .map(String::from)
+            .to_vec();
         let tls = server.serving_config(&names)?;
         let client = server.client(user("test", &["system:masters"]), "default");
         furnish(&client, server.ca_pem()).await;
@@ -57,13 +61,25 @@ impl Cluster {
         );
         config.shared_paths.push(cache);
         config.cpus = Some(8);
-        let agent = tokio::spawn(localkube_node::run(client.clone(), runtimes, config, cancel.clone()));
+        let agent = tokio::spawn(localkube_node::run(
+            client.clone(),
+            runtimes,
+            config,
+            cancel.clone(),
+        ));
         let nodes: Api<Node> = Api::all(client.clone());
         let ready = kube::runtime::wait::await_condition(nodes, "test-node", |node: Option<&Node>| {
-            node.and_then(|node| node.status.as_ref()).is_some_and(|status| status.conditions.is_some())
+            node.and_then(|node| node.status.as_ref())
+                .is_some_and(|status| status.conditions.is_some())
         });
         tokio::time::timeout(std::time::Duration::from_secs(30), ready).await??;
-        Ok(Self { client, server, address, cancel, tasks: vec![serving, agent] })
+        Ok(Self {
+            client,
+            server,
+            address,
+            cancel,
+            tasks: vec![serving, agent],
+        })
     }
 
     pub async fn stop(self) {

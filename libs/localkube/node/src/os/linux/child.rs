@@ -234,7 +234,14 @@ fn run_main(prepared: &Prepared<'_>) -> ! {
             fail(prepared, base + STAGE_CHDIR, errno());
         }
         // exec resets handlers by itself, but not what is ignored: Rust ignores one, a shell or nohup some others.
-        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGCHLD] {
+        for signal in [
+            libc::SIGPIPE,
+            libc::SIGHUP,
+            libc::SIGINT,
+            libc::SIGQUIT,
+            libc::SIGTERM,
+            libc::SIGCHLD,
+        ] {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();

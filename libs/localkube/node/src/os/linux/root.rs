@@ -2,9 +2,12 @@
 //!
 //! An overlay is laid over `/`, so that a mount point such as `/mnt/models` can be made, and anything written, without
 //! touching the machine. Other file systems below `/` are bound where they are, or get a layer of their own when a
-//! mount point must be made in them (`/run`, say). Works unprivileged, since the missing folders are made in the upper
-//! layers, which are ours, before the mount.
+//! mount point must be made in them (`/run`, say).
+//!
+//! An unprivileged user may not lay an overlay over `/` (its mounts are locked to it). Then the root is a small tmpfs
+//! with the machine's folders bound into it; a folder that lacks a mount point is made anew in the same way, entry by entry.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
@@ -43,8 +46,11 @@ struct Builder<'a> {
     layers: Vec<Layer>,
     submounts: Vec<PathBuf>,
     placed: Vec<Mount>,
+    layered: bool,
     /// mount points below `/dev`, and whether they are folders
     device_points: Vec<(PathBuf, bool)>,
+    /// mount points that the machine lacks, where there are no layers to make them in
+    missing: Vec<(PathBuf, bool)>,
     steps: Vec<Step>,
 }
 
@@ -76,7 +82,9 @@ pub fn plan_root(
         layers: Vec::new(),
         submounts: submounts().map_err(|error| LaunchError::stage("read mounts", error))?,
         placed: Vec::new(),
+        layered: isolation.layers,
         device_points: Vec::new(),
+        missing: Vec::new(),
         steps,
     };
     builder.plan(isolation, mounts, working_dir)?;
@@ -116,9 +124,11 @@ impl Builder<'_> {
         };
         let merged = self.scratch.join("root");
         fs::create_dir_all(&merged).map_err(at(&merged))?;
-        self.add_layer(Path::new("/")).map_err(at(Path::new("/")))?;
+        if self.layered {
+            self.add_layer(Path::new("/")).map_err(at(Path::new("/")))?;
+        }
         for path in self.submounts.clone() {
-            if LAYERED.iter().any(|layered| path == Path::new(layered)) {
+            if self.layered && LAYERED.iter().any(|layered| path == Path::new(layered)) {
                 self.add_layer(&path).map_err(at(&path))?;
             }
         }
@@ -141,9 +151,13 @@ impl Builder<'_> {
             None,
             false,
         )?;
-        let submounts = self.submounts.clone();
-        self.mount_layer(Path::new("/"), &merged)?;
-        self.mount_below(Path::new("/"), &merged, &submounts)?;
+        if self.layered {
+            let submounts = self.submounts.clone();
+            self.mount_layer(Path::new("/"), &merged)?;
+            self.mount_below(Path::new("/"), &merged, &submounts)?;
+        } else {
+            self.assemble(&merged)?;
+        }
         let proc = merged.join("proc");
         if isolation.pids {
             self.mount(
@@ -344,6 +358,76 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A root of bound folders.
+    fn assemble(&mut self, merged: &Path) -> Result<(), LaunchError> {
+        self.mount(
+            "root",
+            "root",
+            merged,
+            Some("tmpfs"),
+            libc::MS_NOSUID | libc::MS_NODEV,
+            Some("mode=755".to_owned()),
+            false,
+        )?;
+        let missing = std::mem::take(&mut self.missing);
+        let mut anew = BTreeSet::from([PathBuf::from("/")]);
+        for (target, _) in &missing {
+            let existing = target
+                .ancestors()
+                .skip(1)
+                .find(|path| path.is_dir())
+                .unwrap_or(Path::new("/"));
+            anew.extend(existing.ancestors().map(Path::to_owned));
+        }
+        self.fill(Path::new("/"), merged, &anew)?;
+        for (target, folder) in missing {
+            let mut place = merged.to_owned();
+            let parts: Vec<_> = target.strip_prefix("/").unwrap_or(&target).components().collect();
+            for (index, part) in parts.iter().enumerate() {
+                place.push(part);
+                self.point(&place, folder || index + 1 < parts.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, path: &Path, place: &Path, anew: &BTreeSet<PathBuf>) -> Result<(), LaunchError> {
+        // What we may not list, the container may not use either.
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            let (source, target) = (entry.path(), place.join(entry.file_name()));
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_symlink() {
+                let Ok(to) = fs::read_link(&source) else { continue };
+                let call = Call::Link {
+                    path: text(target.as_os_str().as_bytes())?,
+                    to: text(to.as_os_str().as_bytes())?,
+                };
+                self.steps.push(Step {
+                    name: format!("link {}", source.display()),
+                    call,
+                    optional: true,
+                });
+                continue;
+            }
+            self.point(&target, kind.is_dir())?;
+            if kind.is_dir() && anew.contains(&source) {
+                self.fill(&source, &target, anew)?;
+            } else if source != Path::new("/proc") && source != Path::new("/dev") {
+                let name = format!("bind {}", source.display());
+                self.mount(
+                    &name,
+                    &source,
+                    &target,
+                    None,
+                    libc::MS_BIND | libc::MS_REC,
+                    None,
+                    true,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     fn add_layer(&mut self, at: &Path) -> io::Result<()> {
         let number = self.layers.len();
         let upper = self.scratch.join(format!("upper{number}"));
@@ -370,15 +454,13 @@ impl Builder<'_> {
                 .replace(':', "\\:")
                 .replace(',', "\\,")
         };
-        let mut data = format!(
+        // Nothing in a container's root needs to survive a power failure.
+        let data = format!(
             "lowerdir={},upperdir={},workdir={},volatile",
             escape(at),
             escape(&layer.upper),
             escape(&layer.work)
         );
-        if !self.privileged {
-            data.push_str(",userxattr");
-        }
         let name = format!("lay a private layer over {}", at.display());
         self.mount(&name, "overlay", target, Some("overlay"), 0, Some(data), false)
     }
@@ -442,6 +524,10 @@ impl Builder<'_> {
             return Ok(real);
         }
         if fs::metadata(&real).is_ok_and(|found| found.is_dir() == folder) {
+            return Ok(real);
+        }
+        if !self.layered {
+            self.missing.push((real.clone(), folder));
             return Ok(real);
         }
         let base = self

@@ -141,11 +141,18 @@ pub fn capacity(folder: &Path) -> io::Result<Capacity> {
 pub fn probe(scratch: &Path) -> Isolation {
     let root = nix::unistd::geteuid().is_root();
     let mut notes = Vec::new();
-    for user_namespace in if root { vec![false, true] } else { vec![true] } {
+    // The kernel lays no overlay over a root with mounts below it for an unprivileged user.
+    let ways: &[(bool, bool)] = if root {
+        &[(false, true), (false, false), (true, false)]
+    } else {
+        &[(true, false)]
+    };
+    for (user_namespace, layers) in ways.iter().copied() {
         for pids in [true, false] {
             let isolation = Isolation {
                 user_namespace,
                 mounts: true,
+                layers,
                 pids,
                 hostname: true,
                 notes: notes.clone(),
@@ -153,7 +160,7 @@ pub fn probe(scratch: &Path) -> Isolation {
             match try_isolation(&isolation, scratch) {
                 Ok(()) => return isolation,
                 Err(error) => notes.push(format!(
-                    "user namespace {user_namespace}, pid namespace {pids}: {error}"
+                    "with a user namespace {user_namespace}, layers {layers}, a process namespace {pids}: {error}"
                 )),
             }
         }
