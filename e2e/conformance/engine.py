@@ -2,7 +2,8 @@
 
 A case is a dict: `name`, and `steps`, a list of dicts with one verb each:
 
-    {"do": "POST pods", "body": {...}}            a request; `pods/x` is in the case's namespace, `/...` is absolute
+    {"do": "POST pods", "body": {...}}            a request; `pods/x` is in the case's namespace, `/...` is absolute;
+                                                  with "until" again and again until f(body) is true
     {"do": "PATCH merge pods/x", "body": {...}}   merge, json, strategic or apply
     {"wait": "pods?labelSelector=a", "until": f}  polls until f(body) is true, then records the body
     {"watch": "pods", "as": "w"}                  opens a watch from now on
@@ -231,7 +232,12 @@ class Run:
         method, path, headers = words[0], self.path(words[-1]), dict(step.get("headers") or {})
         if method == "PATCH":
             headers.setdefault("Content-Type", PATCHES[words[1]])
-        code, body = self.server.call(method, path, self.fill(step.get("body")), headers)
+        deadline = time.monotonic() + step.get("within", DEADLINE)
+        while True:
+            code, body = self.server.call(method, path, self.fill(step.get("body")), headers)
+            if "until" not in step or self.holds(step["until"], code, body) or time.monotonic() > deadline:
+                break
+            time.sleep(0.03)
         self.remember(step, body)
         self.record(step, code=code, body=body)
 

@@ -108,7 +108,8 @@ CASES = [
     {"name": "access through a role", "steps": [
         create("roles", make("rbac.authorization.k8s.io/v1", "Role", "r", rules=[{"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]}, {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one"], "verbs": ["get"]}]), quiet=True),
         create("rolebindings", make("rbac.authorization.k8s.io/v1", "RoleBinding", "b", roleRef={"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}, subjects=[{"kind": "User", "name": "user-{ns}"}]), quiet=True),
-        *[{"wait": "/api", "until": lambda body: True, "quiet": True}],
+        {"do": "POST /apis/authorization.k8s.io/v1/subjectaccessreviews", "body": {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": "user-{ns}", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "{ns}"}}},
+         "until": lambda body: body["status"]["allowed"], "quiet": True},
         *[{"do": "POST /apis/authorization.k8s.io/v1/subjectaccessreviews", "body": {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": "user-{ns}", "resourceAttributes": attributes}}, "only": ["status.allowed"]}
           for attributes in ({"verb": "get", "resource": "pods", "namespace": "{ns}"}, {"verb": "create", "resource": "pods", "namespace": "{ns}"}, {"verb": "get", "resource": "pods", "subresource": "log", "namespace": "{ns}"},
                              {"verb": "get", "resource": "pods", "namespace": "default"}, {"verb": "get", "resource": "secrets", "name": "one", "namespace": "{ns}"}, {"verb": "get", "resource": "secrets", "name": "two", "namespace": "{ns}"})]]},
