@@ -34,25 +34,31 @@ async fn call(
     }
     let (near, far) = tokio::io::duplex(64 * 1024);
     let tasks = server.inner.tasks.clone();
+    let stop = server.inner.stop.clone();
     let service = hyper::service::service_fn(move |incoming: http::Request<hyper::body::Incoming>| {
         let server = server.clone();
         let mut request = incoming.map(axum::body::Body::new);
         request.extensions_mut().insert(user.clone());
         async move { Ok::<_, std::convert::Infallible>(handle(server, request).await) }
     });
+    let stopped = stop.clone();
     tasks.spawn(async move {
-        let served = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(far), service)
-            .with_upgrades()
-            .await;
-        if let Err(error) = served {
-            tracing::debug!(%error, "an in-process connection ended");
+        let serving =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades();
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::debug!(%error, "an in-process connection ended");
+            },
+            () = stopped.cancelled() => {}
         }
     });
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(near)).await?;
     tasks.spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "an in-process connection ended");
+        tokio::select! {
+            ended = connection.with_upgrades() => if let Err(error) = ended {
+                tracing::debug!(%error, "an in-process connection ended");
+            },
+            () = stop.cancelled() => {}
         }
     });
     if !request.headers().contains_key(header::HOST) {

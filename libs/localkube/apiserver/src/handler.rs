@@ -109,10 +109,17 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 /// Handles any request.
 pub(crate) async fn handle(server: ApiServer, request: Request) -> Response {
-    match route(server, request).await {
+    let traced = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (std::time::Instant::now(), request.method().clone(), request.uri().clone()));
+    let response = match route(server, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
+    };
+    if let Some((started, method, uri)) = traced {
+        let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        tracing::debug!(%method, %uri, code = response.status().as_u16(), micros, "request");
     }
+    response
 }
 
 fn authenticate(inner: &Inner, request: &Request) -> ApiResult<UserInfo> {

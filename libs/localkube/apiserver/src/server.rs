@@ -83,6 +83,8 @@ impl ApiServerConfig {
 pub enum OpenError {
     #[error("cannot make the data folder {path}: {source}; check that it is writable")]
     DataDir { path: PathBuf, source: std::io::Error },
+    #[error("the data folder {path} is in use by another process; stop that one or use another folder")]
+    InUse { path: PathBuf },
     #[error(transparent)]
     Store(#[from] OpenStoreError),
     #[error(transparent)]
@@ -94,6 +96,8 @@ pub enum OpenError {
 }
 
 pub(crate) struct Inner {
+    /// Held until the shutdown; the system releases it when the process is killed.
+    lock: parking_lot::Mutex<Option<std::fs::File>>,
     pub config: ApiServerConfig,
     pub store: Store,
     pub registry: Registry,
@@ -115,6 +119,22 @@ pub(crate) struct Inner {
     pub tasks: TaskTracker,
 }
 
+/// Two servers on one file would each believe their own index.
+fn lock(dir: &std::path::Path) -> Result<std::fs::File, OpenError> {
+    let failed = |source| OpenError::DataDir { path: dir.to_owned(), source };
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(dir.join("localkube.lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::InUse { path: dir.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
 /// A local Kubernetes API server. Cheap to clone; all clones are one server.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -128,6 +148,7 @@ impl ApiServer {
             path: config.data_dir.clone(),
             source,
         })?;
+        let lock = lock(&config.data_dir)?;
         let keys = Keys::open(&config.data_dir.join("pki"))?;
         let tokens = Tokens::new(&keys)?;
         let store = Store::open(&config.data_dir.join("localkube.db")).await?;
@@ -135,6 +156,7 @@ impl ApiServer {
         let registry = Registry::new(crate::builtin::kinds(), &definitions);
         let server = Self {
             inner: Arc::new(Inner {
+                lock: parking_lot::Mutex::new(Some(lock)),
                 config,
                 store,
                 registry,
@@ -232,6 +254,7 @@ impl ApiServer {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
         self.inner.store.close().await;
+        self.inner.lock.lock().take();
     }
 }
 

@@ -568,7 +568,7 @@ impl KindRules for NetworkPolicy {
         let spec = &mut obj["spec"];
         for field in ["ingress", "egress"] {
             each(spec, field, |rule| {
-                each(rule, "ports", |one| default(one, "protocol", json!("TCP")))
+                each(rule, "ports", |one| default(one, "protocol", json!("TCP")));
             });
         }
         if list(spec, "policyTypes").is_empty() {

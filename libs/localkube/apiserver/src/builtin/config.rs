@@ -146,7 +146,7 @@ impl KindRules for Secret {
                 }
             }
             "kubernetes.io/dockerconfigjson" if missing(".dockerconfigjson") => {
-                errors.push(required(".dockerconfigjson"))
+                errors.push(required(".dockerconfigjson"));
             }
             "kubernetes.io/dockercfg" if missing(".dockercfg") => errors.push(required(".dockercfg")),
             "kubernetes.io/basic-auth" if missing("username") && missing("password") => {
@@ -154,7 +154,7 @@ impl KindRules for Secret {
                 errors.push(required("password"));
             }
             "kubernetes.io/ssh-auth" if text(data, "ssh-privatekey").is_empty() => {
-                errors.push(required("ssh-privatekey"))
+                errors.push(required("ssh-privatekey"));
             }
             "kubernetes.io/tls" => errors.extend(
                 ["tls.crt", "tls.key"]

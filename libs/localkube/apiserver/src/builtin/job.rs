@@ -45,8 +45,8 @@ fn default_spec(spec: &mut Value) {
     if let Some(policy) = spec.get_mut("podFailurePolicy") {
         super::checks::each(policy, "rules", |rule| {
             super::checks::each(rule, "onPodConditions", |pattern| {
-                default(pattern, "status", json!("True"))
-            })
+                default(pattern, "status", json!("True"));
+            });
         });
     }
     if object(spec, "template").is_some() {
@@ -489,7 +489,7 @@ impl KindRules for Job {
             status[field]
                 .as_str()
                 .and_then(crate::times::parse)
-                .map(|time| time.as_second())
+                .map(jiff::Timestamp::as_second)
         };
         let duration = seconds("startTime").map_or_else(String::new, |start| {
             crate::times::human_duration(seconds("completionTime").unwrap_or(now) - start)

@@ -190,15 +190,11 @@ fn volume_source(errors: &mut Errors, volume: &Value, path: &FieldPath) {
                 mode(errors, value, "defaultMode", &path);
                 key_paths(errors, value, &path);
             }
-            "persistentVolumeClaim" => {
-                if text(value, "claimName").is_empty() {
-                    errors.push(FieldError::required(path.child("claimName"), ""));
-                }
+            "persistentVolumeClaim" if text(value, "claimName").is_empty() => {
+                errors.push(FieldError::required(path.child("claimName"), ""));
             }
-            "image" => {
-                if text(value, "reference").is_empty() {
-                    errors.push(FieldError::required(path.child("reference"), ""));
-                }
+            "image" if text(value, "reference").is_empty() => {
+                errors.push(FieldError::required(path.child("reference"), ""));
             }
             "downwardAPI" | "projected" => mode(errors, value, "defaultMode", &path),
             _ => {}
@@ -723,10 +719,8 @@ fn handler(errors: &mut Errors, value: &Value, path: &FieldPath) {
             continue;
         }
         match kind {
-            "exec" => {
-                if list(own, "command").is_empty() {
-                    errors.push(FieldError::required(path.child("command"), ""));
-                }
+            "exec" if list(own, "command").is_empty() => {
+                errors.push(FieldError::required(path.child("command"), ""));
             }
             "httpGet" => {
                 if text(own, "path").is_empty() {

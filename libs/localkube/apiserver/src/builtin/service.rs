@@ -351,7 +351,7 @@ fn immutable_address(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
 impl KindRules for Endpoints {
     fn default(&self, obj: &mut Value) {
         each(obj, "subsets", |subset| {
-            each(subset, "ports", |one| default(one, "protocol", json!("TCP")))
+            each(subset, "ports", |one| default(one, "protocol", json!("TCP")));
         });
     }
 
@@ -402,7 +402,7 @@ impl KindRules for EndpointSlice {
         });
         default_absent(obj, "endpoints", Value::Null);
         each(obj, "endpoints", |one| {
-            default_absent(one, "conditions", json!({}))
+            default_absent(one, "conditions", json!({}));
         });
     }
 

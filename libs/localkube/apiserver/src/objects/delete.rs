@@ -341,7 +341,7 @@ pub(crate) async fn collection(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> Ap
         let meta = &value["metadata"];
         let each = ctx.with(&ctx.res, "delete", text(meta, "namespace"), text(meta, "name"));
         match delete(server, &each, text(meta, "name"), &options).await {
-            Ok(_) => items.push(value),
+            Ok(_) => items.push(super::read::item(&ctx.res, &obj)),
             Err(e) if e.code == StatusCode::NOT_FOUND => {}
             Err(e) => return Err(e),
         }

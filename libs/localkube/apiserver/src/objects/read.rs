@@ -187,7 +187,7 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
 }
 
 /// An object as an item of a list: built-in ones without their kind.
-fn item(res: &crate::registry::Resource, obj: &Obj) -> Value {
+pub(crate) fn item(res: &crate::registry::Resource, obj: &Obj) -> Value {
     let mut value = present(res, obj);
     if res.custom().is_none()
         && let Some(map) = value.as_object_mut()

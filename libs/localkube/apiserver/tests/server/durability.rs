@@ -16,8 +16,13 @@ async fn objects_versions_and_watches_survive_a_restart() {
         .await;
     s.ok("POST", path, json!({"metadata": {"name": "b"}})).await;
     let token = s.api.static_token(&user("ann", &["system:masters"])).unwrap();
-    // No shutdown: what was acknowledged is in the file.
-    let again = ApiServer::open(ApiServerConfig::new(s.dir.path())).await.unwrap();
+    // No shutdown: what was acknowledged is in the files, as a crash would leave them.
+    let crashed = tempfile::tempdir().unwrap();
+    std::fs::create_dir(crashed.path().join("pki")).unwrap();
+    for file in ["localkube.db", "localkube.db-wal", "pki/ca.crt", "pki/ca.key", "pki/sa.key"] {
+        std::fs::copy(s.dir.path().join(file), crashed.path().join(file)).unwrap();
+    }
+    let again = ApiServer::open(ApiServerConfig::new(crashed.path())).await.unwrap();
     let client = again.client(user("admin", &["system:masters"]), "default");
     let (code, found) = send(
         &client,
@@ -54,9 +59,17 @@ async fn objects_versions_and_watches_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn one_server_per_folder() {
+    let s = server().await;
+    let error = ApiServer::open(ApiServerConfig::new(s.dir.path())).await.err().unwrap().to_string();
+    assert!(error.contains("is in use by another process"), "{error}");
+}
+
+#[tokio::test]
 async fn a_newer_file_is_refused() {
     let s = server().await;
     s.api.shutdown().await;
+    drop((s.api, s.client));
     let file = s.dir.path().join("localkube.db");
     // Byte 60 of a SQLite file is its user version.
     let mut bytes = std::fs::read(&file).unwrap();
