@@ -8,11 +8,14 @@ pub fn run() -> anyhow::Result<()> {
     let program = build::all(true)?;
     let bench = root().join("e2e/bench");
     let python = python::environment(&bench.join("requirements.txt"))?;
+    let peer = python::environment(&bench.join("requirements-mlserver.txt"))?;
     execute(
         command(python)
             .arg(bench.join("run.py"))
             .arg("--ferroflow")
             .arg(program)
+            .arg("--mlserver")
+            .arg(peer)
             .arg("--write")
             .arg(root().join("docs/benchmarks.md")),
     )

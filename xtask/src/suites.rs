@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use crate::command::{cargo, command, has, root};
+use crate::command::{cargo, command, has, root, run as execute};
 use crate::summary::{Counts, counts, skip_reasons};
 use crate::{build, check, python, servers};
 
@@ -163,8 +163,8 @@ fn conformance(report: &mut Report) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    let python = python::environment(&folder.join("requirements.txt"))?;
-    report.suite("conformance", command(python).arg(folder.join("run.py")))
+    execute(cargo().args(["build", "--quiet", "-p", "localkube-controllers", "-p", "features", "--example", "localkube"]))?;
+    report.suite("conformance", command("python3").arg(folder.join("run.py")))
 }
 
 fn stories(report: &mut Report) -> anyhow::Result<()> {

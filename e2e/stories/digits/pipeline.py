@@ -24,7 +24,7 @@ def load(train: Output[Dataset], test: Output[Dataset]):
     print(f"{len(y_train)} rows to learn from, {len(y_test)} to be tested on")
 
 
-@dsl.component(base_image=PYTHON, packages_to_install=["kubeflow-katib==0.19.0"])
+@dsl.component(base_image=PYTHON, packages_to_install=["kubeflow-katib==0.19.0", "kubernetes<36"])
 def tune(train: Input[Dataset], name: str) -> NamedTuple("Best", learning_rate=float, max_depth=int):
     """Finds good hyper-parameters with a Katib experiment of 12 trials, 3 at a time."""
     import os
@@ -112,7 +112,7 @@ print(f"mlogloss={result['v']['mlogloss'][-1]:.4f}", flush=True)
     return namedtuple("Best", "learning_rate max_depth")(float(values["learning_rate"]), int(values["max_depth"]))
 
 
-@dsl.component(base_image=PYTHON, packages_to_install=["kubeflow-training==1.9.0", "boto3"])
+@dsl.component(base_image=PYTHON, packages_to_install=["kubeflow-training==1.9.0", "kubernetes<36", "boto3"])
 def train(
     train: Input[Dataset], name: str, learning_rate: float, max_depth: int, model: Output[Model], metrics: Output[Metrics]
 ):
@@ -204,7 +204,7 @@ if tracker:
     metrics.log_metric("train_mlogloss", logloss)
 
 
-@dsl.component(base_image=PYTHON, packages_to_install=["kserve==0.21.0"])
+@dsl.component(base_image=PYTHON, packages_to_install=["kserve==0.21.0", "kubernetes<36"])
 def serve(model: Input[Model], name: str) -> str:
     """Serves the model artifact and answers the URL inside the cluster once it is ready."""
     from kserve import (
