@@ -20,17 +20,24 @@ async fn main() -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     server.publish_endpoint(address).await?;
-    let tls =
-        server.serving_config(&["localhost".into(), "127.0.0.1".into(), "kubernetes.default.svc".into()])?;
+    let tls = server.serving_config(&[
+        "localhost".into(),
+        "127.0.0.1".into(),
+        "kubernetes.default.svc".into(),
+    ])?;
     let token = server.static_token(&user("admin", &["system:masters"]))?;
     let ca = dir.join("ca.crt");
     std::fs::write(&ca, server.ca_pem())?;
     let cancel = CancellationToken::new();
     let serving = tokio::spawn(serve_https(listener, tls, server.router(), cancel.clone()));
-    let client = server.client(user("system:kube-controller-manager", &["system:masters"]), "default");
+    let client = server.client(
+        user("system:kube-controller-manager", &["system:masters"]),
+        "default",
+    );
     let config = ControllerConfig::new(server.ca_pem(), dir.join("volumes"));
     let controllers = tokio::spawn(localkube_controllers::run(client, config, cancel.clone()));
-    let line = serde_json::json!({"url": format!("https://127.0.0.1:{}", address.port()), "token": token, "ca": ca});
+    let line =
+        serde_json::json!({"url": format!("https://127.0.0.1:{}", address.port()), "token": token, "ca": ca});
     println!("{line}");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

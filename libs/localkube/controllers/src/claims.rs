@@ -117,7 +117,11 @@ fn claim_ref(volume: &PersistentVolume) -> Option<&ObjectReference> {
 
 /// Whether a volume was made here.
 fn provisioned(volume: &PersistentVolume) -> bool {
-    let by = volume.metadata.annotations.as_ref().and_then(|all| all.get(PROVISIONED_BY));
+    let by = volume
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(PROVISIONED_BY));
     by.map(String::as_str) == Some(PROVISIONER)
 }
 

@@ -201,6 +201,7 @@ pub fn proportional(deployment: &Deployment, active: &[Arc<ReplicaSet>]) -> Vec<
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

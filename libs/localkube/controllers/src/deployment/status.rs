@@ -328,6 +328,7 @@ pub fn check_again(deployment: &Deployment, status: &DeploymentStatus, now: Time
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};
@@ -362,7 +363,12 @@ mod tests {
     #[test]
     fn a_finished_roll_out() {
         let set = new_set(2);
-        let status = rollout(&deployment(json!({})), Some(&set), &[set.clone()], now());
+        let status = rollout(
+            &deployment(json!({})),
+            Some(&set),
+            std::slice::from_ref(&set),
+            now(),
+        );
         assert_eq!(reason(&status), ("True", "NewReplicaSetAvailable"));
         assert_eq!(status.unavailable_replicas, None);
         assert!(complete(&deployment(json!({})), &status));
@@ -373,7 +379,7 @@ mod tests {
         let status = json!({"replicas": 2, "updatedReplicas": 2, "conditions": [{"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated",
             "lastUpdateTime": "2026-01-01T00:00:00Z"}]});
         let set = new_set(0);
-        let status = rollout(&deployment(status), Some(&set), &[set.clone()], now());
+        let status = rollout(&deployment(status), Some(&set), std::slice::from_ref(&set), now());
         assert_eq!(reason(&status), ("False", "ProgressDeadlineExceeded"));
     }
 }

@@ -47,8 +47,7 @@ impl Port {
 
 fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
     match &port.target_port {
-        None => Some(port.port),
-        Some(IntOrString::Int(0)) => Some(port.port),
+        None | Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -177,9 +176,9 @@ pub fn subsets(service: &Service, all: &[Arc<Pod>]) -> Vec<EndpointSubset> {
         };
         let (ready, not_ready) = groups.entry(own).or_default();
         if tolerant || pods::ready(pod) {
-            ready.push(one)
+            ready.push(one);
         } else {
-            not_ready.push(one)
+            not_ready.push(one);
         }
     }
     let some = |mut list: Vec<EndpointAddress>| {
@@ -197,6 +196,7 @@ pub fn subsets(service: &Service, all: &[Arc<Pod>]) -> Vec<EndpointSubset> {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

@@ -96,7 +96,7 @@ pub fn watch(context: &Context) -> Queue<Key> {
 fn selector(service: &Service) -> Option<LabelSelector> {
     let spec = service.spec.as_ref()?;
     let labels = spec.selector.clone().filter(|labels| !labels.is_empty())?;
-    (spec.type_.as_deref() != Some("ExternalName")).then(|| LabelSelector {
+    (spec.type_.as_deref() != Some("ExternalName")).then_some(LabelSelector {
         match_labels: Some(labels),
         match_expressions: None,
     })

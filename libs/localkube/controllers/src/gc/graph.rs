@@ -230,6 +230,7 @@ pub fn judge(owners: &[(OwnerReference, OwnerState)], has_dependents: bool) -> V
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -192,7 +192,7 @@ impl Collector {
                     );
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(resource = %watched.resource.plural, %error, "watch interrupted")
+                    tracing::debug!(resource = %watched.resource.plural, %error, "watch interrupted");
                 }
             }
         }

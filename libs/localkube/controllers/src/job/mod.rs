@@ -335,4 +335,5 @@ fn index_environment(spec: &mut PodSpec) {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod plan_tests;

@@ -285,10 +285,10 @@ pub fn plan(job: &Job, all: &[Arc<Pod>], now: Timestamp) -> Plan {
         uncounted_succeeded: uncounted.succeeded.into_iter().flatten().collect(),
         uncounted_failed: uncounted.failed.into_iter().flatten().collect(),
     };
-    decide(&pass, before)
+    decide(&pass, &before)
 }
 
-fn decide(pass: &Pass<'_>, before: JobStatus) -> Plan {
+fn decide(pass: &Pass<'_>, before: &JobStatus) -> Plan {
     let Pass { spec, now, .. } = *pass;
     let mut status = before.clone();
     let mut plan = Plan::default();
@@ -332,7 +332,7 @@ fn decide(pass: &Pass<'_>, before: JobStatus) -> Plan {
 
     let mut end = ending(
         pass,
-        &before,
+        before,
         &status,
         failed,
         &done_indexes,

@@ -121,6 +121,7 @@ pub fn success(job: &Job, succeeded: &BTreeSet<i32>) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::json;

@@ -118,6 +118,7 @@ pub fn next_available(all: &[Arc<Pod>], min_ready_seconds: i32, now: Timestamp) 
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

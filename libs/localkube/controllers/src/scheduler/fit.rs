@@ -233,6 +233,7 @@ pub fn used<'a>(pods: impl Iterator<Item = &'a Arc<Pod>>) -> (Amounts, usize) {
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "literals read better by value")]
 mod tests {
     use super::*;
     use serde_json::{Value, json};

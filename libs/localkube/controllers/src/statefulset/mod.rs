@@ -205,7 +205,7 @@ async fn make_revision(
         match context.revisions.create(namespace, &made).await {
             Ok(created) => return Ok(created),
             Err(error) if already_exists(&error) && collisions.unwrap_or(0) < 100 => {
-                collisions = Some(collisions.unwrap_or(0) + 1)
+                collisions = Some(collisions.unwrap_or(0) + 1);
             }
             Err(error) => return Err(error.into()),
         }

@@ -174,7 +174,7 @@ pub fn plan(set: &StatefulSet, all: &[Arc<Pod>], current: &str, update: &str, no
 
 fn created(mut plan: Plan, current: &str, update: &str) -> Plan {
     let add = |number: &mut Option<i32>, more: usize| {
-        *number = some(number.unwrap_or(0) + i32::try_from(more).unwrap_or(0))
+        *number = some(number.unwrap_or(0) + i32::try_from(more).unwrap_or(0));
     };
     plan.status.replicas += i32::try_from(plan.create.len()).unwrap_or(0);
     add(
