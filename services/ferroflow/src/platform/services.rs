@@ -177,6 +177,31 @@ pub(crate) async fn artifacts(adapters: &dyn Adapters, cancel: &CancellationToke
     })
 }
 
+pub(crate) async fn pipelines(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    use ferroflow_pipelines::{Deps, Options, Pipelines};
+    let deps = Deps {
+        client: adapters.client("pipelines"),
+        db: open_db(adapters, "pipelines", Pipelines::MIGRATIONS).await?,
+        bus: adapters.bus(),
+        authorizer: authorizer(adapters, "pipelines"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+        metrics: adapters.metrics(),
+        artifacts: adapters.transport("pipelines", "artifacts")?,
+        metadata: adapters.transport("pipelines", "metadata")?,
+    };
+    let service = Pipelines::new(deps, Options::default()).await?;
+    Ok(Part {
+        name: "pipelines",
+        rest: Some(service.rest()),
+        grpc: service.grpc(),
+        grpc_services: Pipelines::GRPC_SERVICES,
+        webhooks: None,
+        run: Box::pin(service.run(cancel.clone())),
+    })
+}
+
 /// Builds every service.
 pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
     Ok(vec![
@@ -186,5 +211,6 @@ pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> 
         tuning(adapters, cancel).await?,
         serving(adapters, cancel)?,
         artifacts(adapters, cancel).await?,
+        pipelines(adapters, cancel).await?,
     ])
 }
