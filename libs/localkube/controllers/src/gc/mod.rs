@@ -232,7 +232,7 @@ impl Collector {
     async fn dependent(&self, uid: &str) -> anyhow::Result<()> {
         let Some(node) = self.node(uid) else { return Ok(()) };
         let Some(api) = self.api(&node) else { return Ok(()) };
-        let Some(live) = api.get_metadata_opt(&node.name).await? else {
+        let Some(live) = live(&api, &node.name).await? else {
             let work = self.graph.lock().remove(uid);
             self.enqueue(work);
             return Ok(());
@@ -310,8 +310,7 @@ impl Collector {
             (true, false) => Api::namespaced_with(self.client.clone(), &node.namespace, &watched.resource),
             (false, _) => Api::all_with(self.client.clone(), &watched.resource),
         };
-        let live = api
-            .get_metadata_opt(&owner.name)
+        let live = live(&api, &owner.name)
             .await?
             .filter(|live| live.metadata.uid.as_deref() == Some(&owner.uid));
         Ok(match live {
@@ -371,7 +370,7 @@ impl Collector {
 
     async fn remove_finalizer(&self, node: &Node, name: &str) -> anyhow::Result<()> {
         let Some(api) = self.api(node) else { return Ok(()) };
-        let Some(live) = api.get_metadata_opt(&node.name).await? else {
+        let Some(live) = live(&api, &node.name).await? else {
             return Ok(());
         };
         if live.metadata.uid.as_deref() != Some(&node.uid) {
@@ -388,6 +387,20 @@ impl Collector {
                 .await
                 .map(|_| ()),
         )
+    }
+}
+
+/// The metadata of an object, `None` when exactly this object does not exist. That its whole resource is not
+/// served (a definition that is being replaced, say) is an error to try again after, and never a reason to delete.
+async fn live(api: &Api<DynamicObject>, name: &str) -> kube::Result<Option<PartialObjectMeta<DynamicObject>>> {
+    match api.get_metadata(name).await {
+        Ok(found) => Ok(Some(found)),
+        Err(kube::Error::Api(status))
+            if status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == name) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
