@@ -202,6 +202,25 @@ pub(crate) async fn pipelines(adapters: &dyn Adapters, cancel: &CancellationToke
     })
 }
 
+pub(crate) async fn metadata(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    use ferroflow_metadata::{Deps, Metadata};
+    let service = Metadata::new(Deps {
+        db: open_db(adapters, "metadata", Metadata::MIGRATIONS).await?,
+        authorizer: authorizer(adapters, "metadata"),
+        key: adapters.key(),
+        clock: adapters.clock(),
+        readiness: adapters.readiness(),
+    });
+    Ok(Part {
+        name: "metadata",
+        rest: Some(service.rest()),
+        grpc: service.grpc(),
+        grpc_services: Metadata::GRPC_SERVICES,
+        webhooks: None,
+        run: Box::pin(service.run(cancel.clone())),
+    })
+}
+
 /// Builds every service.
 pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
     Ok(vec![
@@ -211,6 +230,7 @@ pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> 
         tuning(adapters, cancel).await?,
         serving(adapters, cancel)?,
         artifacts(adapters, cancel).await?,
+        metadata(adapters, cancel).await?,
         pipelines(adapters, cancel).await?,
     ])
 }
