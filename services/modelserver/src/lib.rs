@@ -18,6 +18,7 @@ pub mod xgboost;
 use anyhow::Context;
 use args::{Cli, Command, Serve};
 use clap::Parser;
+use ferroflow_telemetry::{LogFormat, TelemetryOptions};
 use model::{Format, Model, OnnxModel, XgboostModel};
 use server::{Limits, Server};
 use std::ffi::OsString;
@@ -74,11 +75,23 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     }
     let runtime = builder.enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
+        let _flushed_at_the_end = ferroflow_telemetry::init(&telemetry()).context("cannot set up logs")?;
         match cli.command {
             Some(Command::Fetch { uri, target }) => fetch::fetch(&uri, &target).await,
             None => serve(cli.serve).await,
         }
     })
+}
+
+/// Logs and spans, by the variables that every OpenTelemetry program knows.
+fn telemetry() -> TelemetryOptions {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    TelemetryOptions {
+        service: "modelserver".into(),
+        filter: variable("RUST_LOG").unwrap_or_else(|| "info".into()),
+        format: LogFormat::Text,
+        otlp_endpoint: variable("OTEL_EXPORTER_OTLP_ENDPOINT"),
+    }
 }
 
 /// Listens, loads the model, and serves until SIGTERM or SIGINT.

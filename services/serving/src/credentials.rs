@@ -52,13 +52,8 @@ pub async fn ensure(
         .trim_end_matches('/')
         .rsplit_once('/')
         .map_or(uri, |(folder, _)| folder);
-    let account = service
-        .spec
-        .predictor
-        .rest
-        .get("serviceAccountName")
-        .and_then(|name| name.as_str());
-    let principal = Principal::service_account(&namespace, account.unwrap_or("default-editor"));
+    // The account that reads and writes a namespace's artifacts; the Pod itself gets no token of it.
+    let principal = Principal::service_account(&namespace, "default-editor");
     let mut client = ArtifactServiceClient::new(
         artifacts.call_as(&Caller::new(Principal::service_account("kubeflow", "serving"))),
     );

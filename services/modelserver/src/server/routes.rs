@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use std::time::Instant;
+use tracing::Instrument;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -90,8 +91,18 @@ fn route(path: &str) -> Option<Route<'_>> {
     })
 }
 
-/// Answers one request; never fails, since every fault has an answer.
+/// Answers one request; never fails, since every fault has an answer. Only a request that is traced by its caller gets a
+/// span: making one costs more than a small model.
 pub async fn answer(server: &Server, request: Request<Incoming>) -> Answer {
+    if !request.headers().contains_key("traceparent") {
+        return answer_plainly(server, request).await;
+    }
+    let span = tracing::info_span!("infer", otel.name = request.uri().path(), model = server.name);
+    ferroflow_telemetry::set_parent(&span, request.headers());
+    answer_plainly(server, request).instrument(span).await
+}
+
+async fn answer_plainly(server: &Server, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_end_matches('/');
     let path = if path.is_empty() { "/" } else { path };
