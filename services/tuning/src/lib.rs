@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use api::Reader;
 use api::db_manager::DbManagerService;
 use api::suggestion::SuggestionService;
+use controllers::suggestion::Algorithms;
 use domain::collector::Injection;
 use store::ObservationLogs;
 
@@ -153,9 +154,14 @@ impl Tuning {
         let caller = Caller::new(Principal::service_account("kubeflow", "tuning"));
         let probes = ["experiment", "suggestion", "trial"]
             .map(|c| readiness.register(format!("tuning: {c} controller")));
-        let experiments = controllers::experiment::run(client.clone(), clock.clone(), cancel.clone());
-        let suggestions =
-            controllers::suggestion::run(client.clone(), clock.clone(), transport, caller, cancel.clone());
+        let algorithms = Algorithms {
+            transport,
+            caller,
+            clock: clock.clone(),
+        };
+        let experiments =
+            controllers::experiment::run(client.clone(), clock.clone(), algorithms.clone(), cancel.clone());
+        let suggestions = controllers::suggestion::run(client.clone(), algorithms, cancel.clone());
         let trials = controllers::trial::run(client, clock, self.logs, cancel);
         for probe in &probes {
             probe.ready();

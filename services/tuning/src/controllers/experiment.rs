@@ -8,13 +8,13 @@ use ferroflow_api::crd::tuning::{
 use ferroflow_kernel::Clock;
 use futures::StreamExt as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::suggestion::Algorithms;
 use super::{ReconcileError, controlled_by, is_code, owner, retry};
 use crate::domain::collector::{EXPERIMENT_LABEL, trial_labels};
 use crate::domain::condition::{lower, set};
@@ -31,14 +31,16 @@ struct Context {
     client: Client,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
+    algorithms: Algorithms,
 }
 
 /// Runs the controller until it is cancelled.
-pub async fn run(client: Client, clock: Arc<dyn Clock>, cancel: CancellationToken) {
+pub async fn run(client: Client, clock: Arc<dyn Clock>, algorithms: Algorithms, cancel: CancellationToken) {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), "experiment-controller"),
         client: client.clone(),
         clock,
+        algorithms,
     });
     let any = watcher::Config::default();
     Controller::new(Api::<Experiment>::all(client.clone()), any.clone())
@@ -97,18 +99,37 @@ async fn reconcile_fresh(cached: &Experiment, context: &Context) -> Result<Actio
         .items
         .retain(|t| controlled_by(&t.metadata, experiment.metadata.uid.as_deref()));
     let suggestion = suggestion.filter(|s| controlled_by(&s.metadata, experiment.metadata.uid.as_deref()));
-    let plan = plan(
+    let mut suggestion = suggestion;
+    let mut decided = plan(
         &experiment,
         suggestion.as_ref(),
         &observed.items,
         context.clock.now(),
     );
+    // points are there as soon as they are asked for, and the trials that try them start in the same pass
+    if let Some(total) = decided.actions.iter().find_map(requested) {
+        let asked = match suggestion.take() {
+            Some(suggestion) => suggestion,
+            None => create_suggestion(&suggestions, &experiment).await?,
+        };
+        suggestion = Some(
+            context
+                .algorithms
+                .fulfil(&suggestions, &experiment, asked, total)
+                .await?,
+        );
+        decided = plan(
+            &experiment,
+            suggestion.as_ref(),
+            &observed.items,
+            context.clock.now(),
+        );
+    }
     let mut template = None;
-    for action in plan.actions {
+    for action in decided.actions {
         match action {
-            ExperimentAction::Request(total) => {
-                request(&suggestions, &experiment, suggestion.as_ref(), total).await?;
-            }
+            // asked for above; a service that gave nothing is asked again when something changes
+            ExperimentAction::Request(_) => {}
             ExperimentAction::CreateTrial(assignment) => {
                 if template.is_none() {
                     template = template_source::load(client, &experiment.spec)
@@ -139,7 +160,7 @@ async fn reconcile_fresh(cached: &Experiment, context: &Context) -> Result<Actio
             ExperimentAction::ResumeSuggestion => resume(&suggestions, suggestion.as_ref()).await?,
         }
     }
-    write_status(&experiments, stored, plan.status, context).await?;
+    write_status(&experiments, stored, decided.status, context).await?;
     Ok(Action::await_change())
 }
 
@@ -182,27 +203,25 @@ async fn write_status(
     Ok(())
 }
 
-/// Asks the Suggestion for `total` points in all; creates it where needed.
-async fn request(
+fn requested(action: &ExperimentAction) -> Option<i32> {
+    match action {
+        ExperimentAction::Request(total) => Some(*total),
+        _ => None,
+    }
+}
+
+/// Creates the Suggestion of an experiment, which asks for nothing yet.
+async fn create_suggestion(
     suggestions: &Api<Suggestion>,
     experiment: &Experiment,
-    suggestion: Option<&Suggestion>,
-    total: i32,
-) -> Result<(), ReconcileError> {
+) -> Result<Suggestion, ReconcileError> {
     let name = experiment.name_any();
-    if suggestion.is_some() {
-        let patch = json!({"spec": {"requests": total}});
-        suggestions
-            .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await?;
-        return Ok(());
-    }
     let mut created = Suggestion::new(
         &name,
         SuggestionSpec {
             algorithm: experiment.spec.algorithm.clone(),
             early_stopping: experiment.spec.early_stopping.clone(),
-            requests: total,
+            requests: 0,
             resume_policy: experiment.spec.resume_policy.clone(),
         },
     );
@@ -218,7 +237,7 @@ async fn request(
         ..ObjectMeta::default()
     };
     match suggestions.create(&PostParams::default(), &created).await {
-        Ok(_) => Ok(()),
+        Ok(created) => Ok(created),
         Err(error) if is_code(&error, 409) => Err(ReconcileError::Other(format!(
             "suggestion {name} exists and does not belong to the experiment; delete it or rename the experiment"
         ))),

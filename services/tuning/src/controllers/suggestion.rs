@@ -13,10 +13,11 @@ use ferroflow_kernel::{Clock, random_suffix};
 use ferroflow_rpc::Transport;
 use futures::StreamExt as _;
 use jiff::Timestamp;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{ReconcileError, retry};
@@ -25,26 +26,28 @@ use crate::domain::condition::{is_true, lower, seconds, set};
 use crate::domain::defaults::set_defaults;
 use crate::domain::experiment::SUGGESTION_EXHAUSTED;
 
-struct Context {
-    client: Client,
-    clock: Arc<dyn Clock>,
-    transport: Transport,
-    caller: Caller,
+/// Katib's Suggestion service, and who we are to it.
+#[derive(Clone)]
+pub struct Algorithms {
+    /// The way to the service.
+    pub transport: Transport,
+    /// The caller of each request.
+    pub caller: Caller,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
 }
 
-/// Runs the controller until it is cancelled.
-pub async fn run(
+struct Context {
     client: Client,
-    clock: Arc<dyn Clock>,
-    transport: Transport,
-    caller: Caller,
-    cancel: CancellationToken,
-) {
+    algorithms: Algorithms,
+}
+
+/// Runs the controller until it is cancelled. Experiments get their points by [`Algorithms::fulfil`] as soon as they want
+/// them; this controller answers whoever else raises `spec.requests`, and an experiment that was interrupted.
+pub async fn run(client: Client, algorithms: Algorithms, cancel: CancellationToken) {
     let context = Arc::new(Context {
         client: client.clone(),
-        clock,
-        transport,
-        caller,
+        algorithms,
     });
     Controller::new(Api::<Suggestion>::all(client), watcher::Config::default())
         .graceful_shutdown_on(async move { cancel.cancelled().await })
@@ -71,44 +74,18 @@ async fn reconcile(cached: Arc<Suggestion>, context: Arc<Context>) -> Result<Act
     {
         return Ok(Action::await_change());
     }
-    let now = context.clock.now();
-    if status.conditions.is_empty() {
-        status.start_time = Some(seconds(now));
-        let conditions = &mut status.conditions;
-        set(
-            conditions,
-            "Created",
-            true,
-            "SuggestionCreated",
-            "Suggestion is created",
-            now,
-        );
-        // there is no Deployment to wait for: the algorithms are part of the service
-        set(
-            conditions,
-            "DeploymentReady",
-            true,
-            "DeploymentReady",
-            "Deployment is ready",
-            now,
-        );
-        set(
-            conditions,
-            "Running",
-            true,
-            "SuggestionRunning",
-            "Suggestion is running",
-            now,
-        );
-    }
-    let wanted = suggestion.spec.requests - i32::try_from(status.suggestions.len()).unwrap_or(i32::MAX);
-    if wanted > 0 {
+    let now = context.algorithms.clock.now();
+    begin(&mut status, now);
+    if suggestion.spec.requests > count(&status) {
         let experiments: Api<Experiment> = Api::namespaced(context.client.clone(), &namespace);
         let Some(mut experiment) = experiments.get_opt(&suggestion.name_any()).await? else {
             return Ok(Action::await_change());
         };
         set_defaults(&mut experiment.spec);
-        ask(&context, &experiment, &suggestion, &mut status, wanted, now).await?;
+        context
+            .algorithms
+            .ask(&experiment, &mut status, suggestion.spec.requests, now)
+            .await?;
     }
     if before.as_ref() != Some(&status) {
         suggestion.metadata.managed_fields = None;
@@ -120,48 +97,132 @@ async fn reconcile(cached: Arc<Suggestion>, context: Arc<Context>) -> Result<Act
     Ok(Action::await_change())
 }
 
-async fn ask(
-    context: &Context,
-    experiment: &Experiment,
-    suggestion: &Suggestion,
-    status: &mut SuggestionStatus,
-    wanted: i32,
-    now: Timestamp,
-) -> Result<(), ReconcileError> {
-    let name = experiment.name_any();
-    let request = katib::GetSuggestionsRequest {
-        experiment: Some(experiment_message(
-            &name,
-            &experiment.spec,
-            &status.algorithm_settings,
-        )),
-        trials: status.suggestions.iter().map(known).collect(),
-        current_request_number: wanted,
-        total_request_number: suggestion.spec.requests,
-    };
-    let mut client = SuggestionClient::new(context.transport.call_as(&context.caller));
-    let reply = match client.get_suggestions(request).await {
-        Ok(reply) => reply.into_inner(),
-        Err(refused)
-            if matches!(
-                refused.code(),
-                tonic::Code::InvalidArgument | tonic::Code::Unimplemented
-            ) =>
-        {
-            lower(&mut status.conditions, "Running", now);
-            set(
-                &mut status.conditions,
-                "Failed",
-                true,
-                "SuggestionFailed",
-                refused.message(),
-                now,
-            );
-            status.completion_time = Some(seconds(now));
+fn count(status: &SuggestionStatus) -> i32 {
+    i32::try_from(status.suggestions.len()).unwrap_or(i32::MAX)
+}
+
+fn begin(status: &mut SuggestionStatus, now: Timestamp) {
+    if !status.conditions.is_empty() {
+        return;
+    }
+    status.start_time = Some(seconds(now));
+    let conditions = &mut status.conditions;
+    set(
+        conditions,
+        "Created",
+        true,
+        "SuggestionCreated",
+        "Suggestion is created",
+        now,
+    );
+    // there is no Deployment to wait for: the algorithms are part of the service
+    set(
+        conditions,
+        "DeploymentReady",
+        true,
+        "DeploymentReady",
+        "Deployment is ready",
+        now,
+    );
+    set(
+        conditions,
+        "Running",
+        true,
+        "SuggestionRunning",
+        "Suggestion is running",
+        now,
+    );
+}
+
+impl Algorithms {
+    /// Brings a Suggestion to `total` points at once. The points are written before `spec.requests`, so the controller never
+    /// sees more wanted than there is and does not ask as well.
+    ///
+    /// # Errors
+    /// What the API server or the service says.
+    pub(super) async fn fulfil(
+        &self,
+        suggestions: &Api<Suggestion>,
+        experiment: &Experiment,
+        mut suggestion: Suggestion,
+        total: i32,
+    ) -> Result<Suggestion, ReconcileError> {
+        let now = self.clock.now();
+        let name = suggestion.name_any();
+        let mut status = suggestion.status.take().unwrap_or_default();
+        begin(&mut status, now);
+        self.ask(experiment, &mut status, total, now).await?;
+        suggestion.metadata.managed_fields = None;
+        suggestion.status = Some(status);
+        let written = suggestions
+            .replace_status(&name, &PostParams::default(), &suggestion)
+            .await?;
+        if written.spec.requests >= total {
+            return Ok(written);
+        }
+        let patch = Patch::Merge(json!({"spec": {"requests": total}}));
+        Ok(suggestions.patch(&name, &PatchParams::default(), &patch).await?)
+    }
+
+    /// Adds the points that are missing.
+    async fn ask(
+        &self,
+        experiment: &Experiment,
+        status: &mut SuggestionStatus,
+        total: i32,
+        now: Timestamp,
+    ) -> Result<(), ReconcileError> {
+        let wanted = total - count(status);
+        if wanted <= 0 {
             return Ok(());
         }
-        Err(error) => return Err(ReconcileError::Suggestion(error)),
-    };
+        let name = experiment.name_any();
+        let request = katib::GetSuggestionsRequest {
+            experiment: Some(experiment_message(
+                &name,
+                &experiment.spec,
+                &status.algorithm_settings,
+            )),
+            trials: status.suggestions.iter().map(known).collect(),
+            current_request_number: wanted,
+            total_request_number: total,
+        };
+        let mut client = SuggestionClient::new(self.transport.call_as(&self.caller));
+        let reply = match client.get_suggestions(request).await {
+            Ok(reply) => reply.into_inner(),
+            Err(refused)
+                if matches!(
+                    refused.code(),
+                    tonic::Code::InvalidArgument | tonic::Code::Unimplemented
+                ) =>
+            {
+                lower(&mut status.conditions, "Running", now);
+                set(
+                    &mut status.conditions,
+                    "Failed",
+                    true,
+                    "SuggestionFailed",
+                    refused.message(),
+                    now,
+                );
+                status.completion_time = Some(seconds(now));
+                return Ok(());
+            }
+            Err(error) => return Err(ReconcileError::Suggestion(error)),
+        };
+        take(&name, status, reply, wanted, now);
+        Ok(())
+    }
+}
+
+/// Adds what the service proposed.
+fn take(
+    name: &str,
+    status: &mut SuggestionStatus,
+    reply: katib::GetSuggestionsReply,
+    wanted: i32,
+    now: Timestamp,
+) {
     let received = i32::try_from(reply.parameter_assignments.len()).unwrap_or(i32::MAX);
     for proposed in reply.parameter_assignments {
         let own = Some(proposed.trial_name).filter(|own| !own.is_empty());
@@ -176,7 +237,7 @@ async fn ask(
             labels: proposed.labels.into_iter().collect::<BTreeMap<_, _>>(),
         });
     }
-    status.suggestion_count = i32::try_from(status.suggestions.len()).unwrap_or(i32::MAX);
+    status.suggestion_count = count(status);
     for setting in reply.algorithm.into_iter().flat_map(|a| a.algorithm_settings) {
         status.algorithm_settings.retain(|s| s.name != setting.name);
         status.algorithm_settings.push(AlgorithmSetting {
@@ -197,7 +258,6 @@ async fn ask(
         );
         status.completion_time = Some(seconds(now));
     }
-    Ok(())
 }
 
 /// A point that was proposed before, whatever has become of its trial.
