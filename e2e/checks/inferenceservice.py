@@ -1,13 +1,12 @@
 """Drives InferenceServices with KServe's own client against a running Ferroflow.
 
-Usage: python e2e/checks/inferenceservice.py DATA_DIR   (needs kserve, "kubernetes<36", joblib, scikit-learn, onnx is optional)
+Usage: python e2e/checks/inferenceservice.py DATA_DIR   (needs kserve, "kubernetes<36", boto3, scikit-learn)
 
 DATA_DIR is the folder of a running `ferroflow up`. Models come from file:// URIs of this repository, and from an s3:// URI
-that is uploaded through the artifacts service's S3 endpoint at the gateway when boto3 is there.
+that is uploaded through the artifacts service's S3 endpoint at the gateway.
 """
 
 import json
-import os
 import pathlib
 import sys
 import time
@@ -176,12 +175,13 @@ def sklearn():
 def s3():
     import boto3
 
+    minted = requests.post(f"{endpoint}/artifacts/v1/credentials", json={"namespace": NAMESPACE}).json()
     session = boto3.client(
         "s3",
-        endpoint_url=os.environ["AWS_ENDPOINT_URL"],
-        aws_access_key_id=os.environ["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=os.environ["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
+        endpoint_url=f"{endpoint}/s3",
+        aws_access_key_id=minted["access_key_id"],
+        aws_secret_access_key=minted["secret_access_key"],
+        region_name=minted["region"],
     )
     key = "v2/artifacts/check/serving/model.json"
     session.upload_file(str(fixtures / "iris.json"), "mlpipeline", key)
@@ -195,6 +195,6 @@ def s3():
 
 
 if __name__ == "__main__":
-    checks = sys.argv[2:] or ["xgboost", "faults", "onnx", "sklearn"] + (["s3"] if "AWS_ACCESS_KEY_ID" in os.environ else [])
+    checks = sys.argv[2:] or ["xgboost", "faults", "s3", "onnx", "sklearn"]
     for check in checks:
         globals()[check]()
