@@ -125,7 +125,36 @@ async fn the_shim_keeps_a_step_and_its_exit_code_through_kill_9_of_its_parent() 
 
 #[tokio::test]
 async fn volumes_appear_at_their_paths_and_the_machine_is_untouched() {
-    let pod = PodFolder::new("Never");
+    see_volumes(PodFolder::new("Never")).await;
+}
+
+/// What an ordinary user gets, on a machine where an overlay over `/` is not allowed.
+#[tokio::test]
+async fn volumes_appear_in_a_user_namespace_without_layers() {
+    let isolation = localkube_node::os::Isolation {
+        user_namespace: true,
+        mounts: true,
+        layers: false,
+        pids: true,
+        hostname: true,
+        notes: Vec::new(),
+    };
+    see_volumes(PodFolder::with_isolation(isolation)).await;
+}
+
+/// Where even process namespaces are refused, the first process ends what its command leaves behind.
+#[tokio::test]
+async fn an_orphan_ends_without_a_process_namespace() {
+    let folder = PodFolder::new("Never");
+    let mut isolation = folder.isolation();
+    isolation.pids = false;
+    let pod = PodFolder::with_isolation(isolation);
+    let (_, state) = run(&pod, "setsid sh -c 'trap \"\" TERM HUP; sleep 29; true' >/dev/null 2>&1 & sleep 0.1; exit 4").await;
+    assert_eq!(state.containers[0].exit().unwrap().code, 4);
+    assert_eq!(support::processes_with("sleep 29", pod.uid()), 0, "the orphan lives");
+}
+
+async fn see_volumes(pod: PodFolder) {
     std::fs::write(pod.shared().join("weights"), "w\n").unwrap();
     let mut nowhere = pod.spec("cat /mnt/ferroflow-test/models/weights; touch /ferroflow-test-root; hostname; pwd; echo bye > /dev/termination-log; echo x > /tmp/x; ls /tmp");
     nowhere.mounts.push(localkube_node::plan::Mount {

@@ -38,6 +38,7 @@ struct Actor {
     uid: String,
     tell: Tell,
     preparing: Option<AbortOnDropHandle<()>>,
+    reader: Option<AbortOnDropHandle<()>>,
     slot: Option<Slot>,
     address: Option<Ipv4Addr>,
     orders: Option<Orders>,
@@ -79,6 +80,7 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
         pod,
         tell,
         preparing: None,
+        reader: None,
         slot: None,
         address: None,
         orders: None,
@@ -269,14 +271,15 @@ impl Actor {
                     self.order(&request).await;
                 }
                 let tell = self.tell.clone();
-                self.agent.tasks.spawn(async move {
+                // Ends with this actor: the shim may go on for long.
+                self.reader = Some(AbortOnDropHandle::new(tokio::spawn(async move {
                     while let Ok(Some(state)) = states.next().await {
                         if tell.send(Told::State(Box::new(state))).await.is_err() {
                             return;
                         }
                     }
                     drop(tell.send(Told::ShimGone).await);
-                });
+                })));
                 self.learn(state).await;
             }
             Told::State(state) => self.learn(*state).await,

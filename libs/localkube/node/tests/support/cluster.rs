@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ServiceAccount};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use localkube_apiserver::{ApiServer, ApiServerConfig, serve_https, user};
 use localkube_node::NodeConfig;
 use localkube_runtimes::{Runtimes, RuntimesConfig};
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Cluster {
     pub client: kube::Client,
     pub server: ApiServer,
-    pub address: std::net::SocketAddr,
+    folder: PathBuf,
     cancel: CancellationToken,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
@@ -76,13 +76,21 @@ impl Cluster {
         Ok(Self {
             client,
             server,
-            address,
+            folder: dir.join("node/pods"),
             cancel,
             tasks: vec![serving, agent],
         })
     }
 
+    /// Removes all Pods, which would live on otherwise, and stops both.
     pub async fn stop(self) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
+        drop(pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let left = || std::fs::read_dir(&self.folder).into_iter().flatten().count();
+        while left() > 0 && std::time::Instant::now() < deadline {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
         self.cancel.cancel();
         for task in self.tasks {
             if let Ok(Err(error)) = task.await {

@@ -25,8 +25,18 @@ impl PodFolder {
     pub fn new(policy: &str) -> Self {
         // Not below /tmp, which containers have of their own.
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let uid = uuid();
         let isolation = os::probe(folder.path());
+        Self::isolated(folder, policy, isolation)
+    }
+
+    /// With the isolation of a machine that allows less than this one.
+    pub fn with_isolation(isolation: os::Isolation) -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        Self::isolated(folder, "Never", isolation)
+    }
+
+    fn isolated(folder: tempfile::TempDir, policy: &str, isolation: os::Isolation) -> Self {
+        let uid = uuid();
         assert!(
             isolation.mounts,
             "this machine allows no mount namespaces: {:?}",
@@ -68,6 +78,11 @@ impl PodFolder {
         let fifo = folder.path().join("shared/go");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         Self { folder, uid }
+    }
+
+    pub fn isolation(&self) -> os::Isolation {
+        let plan: PodPlan = serde_json::from_slice(&fs::read(self.path().join("plan.json")).unwrap()).unwrap();
+        plan.isolation
     }
 
     pub fn path(&self) -> &Path {
