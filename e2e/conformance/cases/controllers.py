@@ -48,7 +48,7 @@ JOBS = [
              {"pods": "job-name=x", "status": ended(0), "which": lambda one: one["status"]["phase"] != "Failed"}, finished("Complete")),
     job_case("stops the others when it fails", job(backoffLimit=0, parallelism=3, completions=3), pods(3), {"pods": "job-name=x", "status": ended(1), "first": 1}, {"wait": "jobs/x", "until": condition("FailureTarget"), "only": ["status.conditions.0.reason"]},
              {"wait": "pods?labelSelector=job-name%3Dx", "until": lambda body: sum("deletionTimestamp" in one["metadata"] for one in body["items"]) == 2, "quiet": True},
-             {"wait": "jobs/x", "until": status_is(terminating=2), "only": ["status.active", "status.terminating", "status.failed"]}),
+             {"wait": "jobs/x", "until": status_is(terminating=2), "only": ["status.active", "status.terminating"]}),
     job_case("indexed", job(completions=3, parallelism=2, completionMode="Indexed"), pods(2), {"do": "GET pods?labelSelector=batch.kubernetes.io/job-completion-index%3D0"},
              {"pods": "batch.kubernetes.io/job-completion-index=0", "status": DONE}, {"wait": "pods?labelSelector=batch.kubernetes.io/job-completion-index%3D2", "until": lambda body: len(body["items"]) == 1, "quiet": True},
              {"wait": "jobs/x", "until": lambda body: body["status"].get("completedIndexes") == "0", "only": ["status.completedIndexes", "status.succeeded", "status.active"]}),

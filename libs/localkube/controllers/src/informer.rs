@@ -3,7 +3,7 @@
 //! The answer to a write enters the cache at once, so a controller reads its own writes and needs no
 //! bookkeeping of what it expects to see. An event that is older than what the cache holds is ignored.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,8 +89,30 @@ type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 struct State<K> {
     objects: BTreeMap<Key, Arc<K>>,
     by_owner: HashMap<String, BTreeSet<Key>>,
-    /// uids deleted by our own calls whose last events may still arrive
-    gone: HashSet<String>,
+    /// uids of deleted objects, of which late answers and events may still arrive
+    gone: Gone,
+}
+
+/// The latest deleted uids. A uid never comes back, so to remember too many is no error.
+#[derive(Default)]
+struct Gone {
+    uids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Gone {
+    const REMEMBERED: usize = 4096;
+
+    fn insert(&mut self, uid: &str) {
+        if !uid.is_empty() && self.uids.insert(uid.to_owned()) {
+            self.order.push_back(uid.to_owned());
+            if self.order.len() > Self::REMEMBERED
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.uids.remove(&oldest);
+            }
+        }
+    }
 }
 
 struct Inner<K> {
@@ -146,7 +168,7 @@ impl<K: Kind> Informer<K> {
                 state: RwLock::new(State {
                     objects: BTreeMap::new(),
                     by_owner: HashMap::new(),
-                    gone: HashSet::new(),
+                    gone: Gone::default(),
                 }),
                 listeners: RwLock::new(Vec::new()),
                 synced: watch::Sender::new(false),
@@ -206,7 +228,7 @@ impl<K: Kind> Informer<K> {
         let key = Key::of(&*object);
         let old = {
             let mut state = self.inner.state.write();
-            if state.gone.contains(uid_of(&*object)) {
+            if state.gone.uids.contains(uid_of(&*object)) {
                 return object;
             }
             if let Some(known) = state.objects.get(&key)
@@ -231,7 +253,7 @@ impl<K: Kind> Informer<K> {
     }
 
     fn forget(&self, object: &K) {
-        self.inner.state.write().gone.remove(uid_of(object));
+        self.inner.state.write().gone.insert(uid_of(object));
         self.remove(&Key::of(object), Some(uid_of(object)));
     }
 
@@ -257,8 +279,7 @@ impl<K: Kind> Informer<K> {
 
     fn retain(&self, listed: &HashSet<Key>) {
         let gone: Vec<Key> = {
-            let mut state = self.inner.state.write();
-            state.gone.clear();
+            let state = self.inner.state.read();
             state
                 .objects
                 .keys()
@@ -393,7 +414,7 @@ impl<K: Kind> Informer<K> {
             .map_err(kube::Error::BuildRequest)?;
         match self.inner.client.request::<Value>(request).await {
             Ok(answer) => {
-                let still_there = answer.pointer("/metadata/deletionTimestamp").is_some();
+                let still_there = waits(&answer);
                 match serde_json::from_value::<K>(answer) {
                     Ok(object) if still_there => {
                         self.observe(object);
@@ -418,7 +439,7 @@ impl<K: Kind> Informer<K> {
                 .get(key)
                 .is_some_and(|known| uid_of(&**known) == uid);
             if known {
-                state.gone.insert(uid.to_owned());
+                state.gone.insert(uid);
             }
             known
         };
@@ -426,6 +447,15 @@ impl<K: Kind> Informer<K> {
             self.remove(key, Some(uid));
         }
     }
+}
+
+/// Whether the answer to a deletion is an object that goes on to exist: with finalizers or a grace period.
+/// (A Pod that is gone is answered too, with a grace period of zero.)
+fn waits(answer: &Value) -> bool {
+    let meta = &answer["metadata"];
+    meta["deletionTimestamp"].is_string()
+        && (meta["finalizers"].as_array().is_some_and(|all| !all.is_empty())
+            || meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0)
 }
 
 mod http_request {
@@ -496,4 +526,37 @@ pub fn already_exists(error: &kube::Error) -> bool {
 #[must_use]
 pub fn namespace_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("is being terminated"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_deletion_leaves() {
+        let answer = |meta: Value| json!({"metadata": meta});
+        let at = "2026-01-01T00:00:00Z";
+        assert!(waits(&answer(
+            json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 30})
+        )));
+        assert!(waits(&answer(
+            json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 0, "finalizers": ["a/b"]})
+        )));
+        assert!(!waits(&answer(
+            json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": 0})
+        )));
+        assert!(!waits(&json!({"kind": "Status", "metadata": {}})));
+    }
+
+    #[test]
+    fn deleted_uids_are_remembered_for_a_while() {
+        let mut gone = Gone::default();
+        for number in 0..=Gone::REMEMBERED {
+            gone.insert(&number.to_string());
+        }
+        assert!(!gone.uids.contains("0"));
+        assert!(gone.uids.contains("1"));
+        assert_eq!(gone.uids.len(), gone.order.len());
+    }
 }

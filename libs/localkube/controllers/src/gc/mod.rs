@@ -392,11 +392,18 @@ impl Collector {
 
 /// The metadata of an object, `None` when exactly this object does not exist. That its whole resource is not
 /// served (a definition that is being replaced, say) is an error to try again after, and never a reason to delete.
-async fn live(api: &Api<DynamicObject>, name: &str) -> kube::Result<Option<PartialObjectMeta<DynamicObject>>> {
+async fn live(
+    api: &Api<DynamicObject>,
+    name: &str,
+) -> kube::Result<Option<PartialObjectMeta<DynamicObject>>> {
     match api.get_metadata(name).await {
         Ok(found) => Ok(Some(found)),
         Err(kube::Error::Api(status))
-            if status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == name) =>
+            if status.code == 404
+                && status
+                    .details
+                    .as_ref()
+                    .is_some_and(|details| details.name == name) =>
         {
             Ok(None)
         }
