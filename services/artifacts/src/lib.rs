@@ -114,7 +114,9 @@ impl Artifacts {
     /// to be one: credentials made here, signed URLs, and S3 signatures.
     pub fn rest(&self) -> Router {
         let s3 = api::s3::router(self.service.clone(), "/s3");
-        api::http::router(self.service.clone()).nest_service("/s3", s3).fallback_service(self.s3())
+        api::http::router(self.service.clone())
+            .nest_service("/s3", s3)
+            .fallback_service(self.s3())
     }
 
     /// The S3 endpoint at the root, for a port of its own (`minio-service.kubeflow:9000`).
