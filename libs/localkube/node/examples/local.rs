@@ -69,6 +69,7 @@ async fn up() -> anyhow::Result<()> {
     );
     config.shared_paths.push(shared);
     config.cpus = Some(8);
+    config.hidden_paths.push(dir.join("api"));
     std::fs::write(dir.join("kubeconfig.new"), kubeconfig)?;
     std::fs::rename(dir.join("kubeconfig.new"), dir.join("kubeconfig"))?;
     println!("export KUBECONFIG={}", dir.join("kubeconfig").display());

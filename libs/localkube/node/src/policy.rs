@@ -116,7 +116,8 @@ pub fn decide(plan: &PodPlan, state: &PodState, now: Timestamp) -> Decision {
             Role::Main => continue,
             Role::Sidecar => {
                 step(plan, current, index, container.role, now, &mut decision);
-                if !(current.running() && current.started) && !later_ran(plan, state, index) {
+                let up = current.running() && current.started;
+                if !up && !later_ran(plan, state, index) {
                     return decision;
                 }
             }
@@ -166,9 +167,8 @@ fn step(
     decision: &mut Decision,
 ) {
     match &current.status {
-        Status::Starting | Status::Running { .. } => {}
         Status::Waiting if current.prepared => decision.actions.push(Action::Start(index)),
-        Status::Waiting => {}
+        Status::Waiting | Status::Starting | Status::Running { .. } => {}
         Status::Exited(exit) => {
             if !will_restart(plan.restart_policy, role, exit.code) || !current.prepared {
                 return;

@@ -1,5 +1,12 @@
 //! The agent against the real API server of localkube, in this process; and in one of its own where it is killed.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper that fails is a failed test"
+)]
+
 #[path = "support/cluster.rs"]
 mod cluster;
 
@@ -33,7 +40,8 @@ async fn start(folder: &tempfile::TempDir) -> (Cluster, Api<Pod>) {
 fn pod(name: &str, spec: Value) -> Pod {
     let mut spec = spec;
     spec["nodeName"] = json!("test-node");
-    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": spec}))
+        .unwrap()
 }
 
 fn step(name: &str, script: &str) -> Pod {
@@ -46,18 +54,26 @@ async fn create(pods: &Api<Pod>, pod: &Pod) -> Pod {
 }
 
 async fn until(pods: &Api<Pod>, name: &str, what: &str, condition: impl Fn(&Pod) -> bool) -> Pod {
-    let waiting = await_condition(pods.clone(), name, |pod: Option<&Pod>| pod.is_some_and(&condition));
+    let waiting = await_condition(pods.clone(), name, |pod: Option<&Pod>| {
+        pod.is_some_and(&condition)
+    });
     match tokio::time::timeout(LIMIT, waiting).await {
         Ok(found) => found.unwrap().unwrap(),
         Err(_) => {
-            let status = pods.get(name).await.map(|pod| serde_json::to_string_pretty(&pod.status).unwrap());
+            let status = pods
+                .get(name)
+                .await
+                .map(|pod| serde_json::to_string_pretty(&pod.status).unwrap());
             panic!("not within {LIMIT:?}: {what}; the Pod: {status:?}")
         }
     }
 }
 
 async fn over(pods: &Api<Pod>, name: &str) -> Pod {
-    until(pods, name, "the Pod ends", |pod| matches!(phase(pod), "Succeeded" | "Failed")).await
+    until(pods, name, "the Pod ends", |pod| {
+        matches!(phase(pod), "Succeeded" | "Failed")
+    })
+    .await
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {
@@ -81,8 +97,10 @@ async fn a_step_sees_what_its_pod_gives_it() {
     let (cluster, pods) = start(&folder).await;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), "default");
-    let map = serde_json::from_value(json!({"metadata": {"name": "settings"}, "data": {"rate": "0.1"}})).unwrap();
-    let secret = serde_json::from_value(json!({"metadata": {"name": "keys"}, "stringData": {"k": "hush"}})).unwrap();
+    let map =
+        serde_json::from_value(json!({"metadata": {"name": "settings"}, "data": {"rate": "0.1"}})).unwrap();
+    let secret =
+        serde_json::from_value(json!({"metadata": {"name": "keys"}, "stringData": {"k": "hush"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
     secrets.create(&PostParams::default(), &secret).await.unwrap();
     let script = "echo $RATE $KEY $NAME $IP $EXPANDED; cat /etc/settings/rate; echo; \
@@ -119,7 +137,8 @@ async fn two_pods_listen_on_one_port_and_are_reached_by_address() {
     let folder = folder();
     let (cluster, pods) = start(&folder).await;
     for name in ["one", "two"] {
-        let script = format!("mkdir -p /srv/x; cd /srv/x; echo {name} > index.html; exec python3 -m http.server 8080");
+        let script =
+            format!("mkdir -p /srv/x; cd /srv/x; echo {name} > index.html; exec python3 -m http.server 8080");
         let container = json!({"name": "main", "image": "busybox", "command": ["sh", "-c", script],
             "readinessProbe": {"httpGet": {"port": 8080}}});
         create(&pods, &pod(name, json!({"containers": [container]}))).await;
@@ -127,12 +146,24 @@ async fn two_pods_listen_on_one_port_and_are_reached_by_address() {
     for name in ["one", "two"] {
         let ready = until(&pods, name, "the Pod is ready", |pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-            conditions.is_some_and(|all| all.iter().any(|known| known.type_ == "Ready" && known.status == "True"))
+            conditions.is_some_and(|all| {
+                all.iter()
+                    .any(|known| known.type_ == "Ready" && known.status == "True")
+            })
         })
         .await;
         let ip = ready.status.unwrap().pod_ip.unwrap();
         let body = reqwest_get(&format!("{ip}:8080")).await;
         assert!(body.ends_with(&format!("{name}\n")), "{body}");
+        let mut forwarded = pods.portforward(name, &[8080]).await.unwrap();
+        let mut stream = forwarded.take_stream(8080).unwrap();
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        tokio::time::timeout(LIMIT, stream.read_to_string(&mut text))
+            .await
+            .expect("the answer ends")
+            .unwrap();
+        assert!(text.ends_with(&format!("{name}\n")), "forwarded: {text}");
     }
     cluster.stop().await;
 }
@@ -149,9 +180,19 @@ async fn reqwest_get(address: &str) -> String {
 async fn a_deleted_pod_ends_politely_and_leaves_nothing() {
     let folder = folder();
     let (cluster, pods) = start(&folder).await;
-    let made = create(&pods, &step("long", "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.05; done")).await;
+    let made = create(
+        &pods,
+        &step(
+            "long",
+            "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.05; done",
+        ),
+    )
+    .await;
     until(&pods, "long", "it runs", |pod| phase(pod) == "Running").await;
-    let params = LogParams { follow: true, ..LogParams::default() };
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
     let mut followed = pods.log_stream("long", &params).await.unwrap().lines();
     let mut text = Vec::new();
     let follow = async {
@@ -162,11 +203,16 @@ async fn a_deleted_pod_ends_politely_and_leaves_nothing() {
             text.push(line);
         }
     };
-    tokio::time::timeout(LIMIT, follow).await.expect("the log ends with the Pod");
+    tokio::time::timeout(LIMIT, follow)
+        .await
+        .expect("the log ends with the Pod");
     assert_eq!(text, ["up", "bye"]);
     let uid = made.metadata.uid.clone().unwrap();
     let gone = kube::runtime::conditions::is_deleted(&uid);
-    tokio::time::timeout(LIMIT, await_condition(pods.clone(), "long", gone)).await.expect("the Pod is removed").unwrap();
+    tokio::time::timeout(LIMIT, await_condition(pods.clone(), "long", gone))
+        .await
+        .expect("the Pod is removed")
+        .unwrap();
     let place = folder.path().join("node/pods").join(&uid);
     let deadline = Instant::now() + LIMIT;
     while place.exists() {
@@ -188,7 +234,13 @@ async fn a_changed_config_map_is_seen_by_a_running_pod() {
     let spec = json!({"restartPolicy": "Never", "volumes": [{"name": "v", "configMap": {"name": "live"}}], "containers": [container]});
     create(&pods, &pod("reader", spec)).await;
     until(&pods, "reader", "it runs", |pod| phase(pod) == "Running").await;
-    maps.patch("live", &PatchParams::default(), &Patch::Merge(json!({"data": {"v": "2"}}))).await.unwrap();
+    maps.patch(
+        "live",
+        &PatchParams::default(),
+        &Patch::Merge(json!({"data": {"v": "2"}})),
+    )
+    .await
+    .unwrap();
     assert_eq!(phase(&over(&pods, "reader").await), "Succeeded");
     assert_eq!(logs(&pods, "reader").await, "2");
     cluster.stop().await;
@@ -202,12 +254,20 @@ async fn what_cannot_start_says_why() {
     create(&pods, &pod("image", json!({"containers": [image]}))).await;
     let key = json!({"name": "main", "image": "busybox", "command": ["true"],
         "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "absent", "key": "k"}}}]});
-    create(&pods, &pod("config", json!({"restartPolicy": "Never", "containers": [key]}))).await;
+    create(
+        &pods,
+        &pod("config", json!({"restartPolicy": "Never", "containers": [key]})),
+    )
+    .await;
     let found = until(&pods, "image", "the image is refused", |pod| {
         waiting(pod).is_some_and(|(reason, _)| reason == "ErrImagePull" || reason == "ImagePullBackOff")
     })
     .await;
-    assert!(waiting(&found).unwrap().1.contains("nothing-maps-this"), "{:?}", waiting(&found));
+    assert!(
+        waiting(&found).unwrap().1.contains("nothing-maps-this"),
+        "{:?}",
+        waiting(&found)
+    );
     let found = until(&pods, "config", "the missing map is told", |pod| {
         waiting(pod).is_some_and(|(reason, _)| reason == "CreateContainerConfigError")
     })
@@ -216,7 +276,11 @@ async fn what_cannot_start_says_why() {
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "default");
     let map = serde_json::from_value(json!({"metadata": {"name": "absent"}, "data": {"k": "v"}})).unwrap();
     maps.create(&PostParams::default(), &map).await.unwrap();
-    assert_eq!(phase(&over(&pods, "config").await), "Succeeded", "it starts once the map is there");
+    assert_eq!(
+        phase(&over(&pods, "config").await),
+        "Succeeded",
+        "it starts once the map is there"
+    );
     cluster.stop().await;
 }
 
@@ -227,14 +291,24 @@ async fn a_command_runs_in_a_container_through_the_api_server() {
     create(&pods, &step("host", "touch /only-here; exec sleep 600")).await;
     until(&pods, "host", "it runs", |pod| phase(pod) == "Running").await;
     let command = ["sh", "-c", "cat; ls /only-here; exit 4"];
-    let mut process = pods.exec("host", command, &AttachParams::default().stdin(true).stdout(true).stderr(true)).await.unwrap();
+    let mut process = pods
+        .exec(
+            "host",
+            command,
+            &AttachParams::default().stdin(true).stdout(true).stderr(true),
+        )
+        .await
+        .unwrap();
     let (mut stdin, mut stdout) = (process.stdin().unwrap(), process.stdout().unwrap());
     let status = process.take_status().unwrap();
     stdin.write_all(b"typed\n").await.unwrap();
     stdin.shutdown().await.unwrap();
     drop(stdin);
     let mut text = String::new();
-    tokio::time::timeout(LIMIT, stdout.read_to_string(&mut text)).await.expect("the output ends").unwrap();
+    tokio::time::timeout(LIMIT, stdout.read_to_string(&mut text))
+        .await
+        .expect("the output ends")
+        .unwrap();
     assert_eq!(text, "typed\n/only-here\n");
     let status = status.await.unwrap();
     assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"));
@@ -250,14 +324,20 @@ impl Up {
         drop(std::fs::remove_file(&kubeconfig));
         let me = std::env::current_exe().unwrap();
         let program = me.parent().unwrap().parent().unwrap().join("examples/local");
-        let child = Command::new(program).arg(folder.path()).stdout(Stdio::null()).spawn().unwrap();
+        let child = Command::new(program)
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let deadline = Instant::now() + LIMIT;
         while !kubeconfig.exists() {
             assert!(Instant::now() < deadline, "the API server did not start");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let config = kube::config::Kubeconfig::read_from(&kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(config, &Default::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(config, &Default::default())
+            .await
+            .unwrap();
         (Self(child), Client::try_from(config).unwrap())
     }
 
@@ -277,12 +357,21 @@ async fn after_kill_9_the_next_agent_adopts_what_runs_and_settles_what_ended() {
     std::fs::create_dir(&gate).unwrap();
     let volume = json!([{"name": "gate", "hostPath": {"path": gate}}]);
     for (name, script) in [
-        ("ended", "echo a; while [ ! -e /gate/first ]; do sleep 0.02; done; touch /gate/done; exit 11"),
-        ("lives", "echo b; while [ ! -e /gate/second ]; do sleep 0.02; done; echo c; exit 12"),
+        (
+            "ended",
+            "echo a; while [ ! -e /gate/first ]; do sleep 0.02; done; touch /gate/done; exit 11",
+        ),
+        (
+            "lives",
+            "echo b; while [ ! -e /gate/second ]; do sleep 0.02; done; echo c; exit 12",
+        ),
     ] {
         let container = json!({"name": "main", "image": "busybox", "command": ["sh", "-c", script],
             "volumeMounts": [{"name": "gate", "mountPath": "/gate"}]});
-        let mut object = pod(name, json!({"restartPolicy": "Never", "volumes": volume, "containers": [container]}));
+        let mut object = pod(
+            name,
+            json!({"restartPolicy": "Never", "volumes": volume, "containers": [container]}),
+        );
         object.spec.as_mut().unwrap().node_name = Some("local".to_owned());
         create(&pods, &object).await;
         until(&pods, name, "it runs", |pod| phase(pod) == "Running").await;

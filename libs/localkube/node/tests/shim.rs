@@ -1,5 +1,11 @@
 //! The shim alone: what it keeps through the death of whoever started it.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails is a failed test"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
@@ -149,9 +155,17 @@ async fn an_orphan_ends_without_a_process_namespace() {
     let mut isolation = folder.isolation();
     isolation.pids = false;
     let pod = PodFolder::with_isolation(isolation);
-    let (_, state) = run(&pod, "setsid sh -c 'trap \"\" TERM HUP; sleep 29; true' >/dev/null 2>&1 & sleep 0.1; exit 4").await;
+    let (_, state) = run(
+        &pod,
+        "setsid sh -c 'trap \"\" TERM HUP; sleep 29; true' >/dev/null 2>&1 & sleep 0.1; exit 4",
+    )
+    .await;
     assert_eq!(state.containers[0].exit().unwrap().code, 4);
-    assert_eq!(support::processes_with("sleep 29", pod.uid()), 0, "the orphan lives");
+    assert_eq!(
+        support::processes_with("sleep 29", pod.uid()),
+        0,
+        "the orphan lives"
+    );
 }
 
 async fn see_volumes(pod: PodFolder) {

@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub memory_bytes: Option<u64>,
     /// folders that containers see, and may write to, at their real paths
     pub shared_paths: Vec<PathBuf>,
+    /// folders that containers find empty, but for what is shared or mounted inside (where keys are kept, say)
+    pub hidden_paths: Vec<PathBuf>,
     pub logs: LogLimits,
 }
 
@@ -90,6 +92,7 @@ impl NodeConfig {
             cpus: None,
             memory_bytes: None,
             shared_paths: Vec::new(),
+            hidden_paths: Vec::new(),
             logs: LogLimits::default(),
         }
     }

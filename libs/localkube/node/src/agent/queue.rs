@@ -96,9 +96,9 @@ impl<T> Book<T> {
 
     fn push(&mut self, demand: Demand, entry: T) {
         if demand.light() {
-            self.light.push_back((demand, entry))
+            self.light.push_back((demand, entry));
         } else {
-            self.heavy.push_back((demand, entry))
+            self.heavy.push_back((demand, entry));
         }
     }
 

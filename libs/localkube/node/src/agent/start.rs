@@ -603,6 +603,15 @@ fn mounts(
             read_only: false,
         });
     }
+    for (index, path) in context.agent.config.hidden_paths.iter().enumerate() {
+        let empty = own.join("hidden").join(index.to_string());
+        fs::create_dir_all(&empty).map_err(text)?;
+        add(Mount {
+            source: empty,
+            target: path.clone(),
+            read_only: false,
+        });
+    }
     for mount in &runtime.mounts {
         add(Mount {
             source: mount.source.clone(),

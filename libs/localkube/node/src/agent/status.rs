@@ -112,7 +112,7 @@ pub fn compute(pod: &Pod, view: &View<'_>, now: Timestamp) -> PodStatus {
     let waiting_init: Vec<&str> = inits
         .iter()
         .filter(|(container, _)| {
-            !current(&container.name).is_some_and(|current| current.exit().is_some_and(|exit| exit.code == 0))
+            current(&container.name).is_none_or(|current| current.exit().is_none_or(|exit| exit.code != 0))
         })
         .map(|(container, _)| container.name.as_str())
         .collect();

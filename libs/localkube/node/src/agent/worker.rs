@@ -250,6 +250,7 @@ impl Actor {
         if known.lost {
             let (reason, message) = lose(&mut state, same_boot);
             self.failure = Some((reason, message));
+            self.finish();
         }
         self.hear(Told::State(Box::new(state))).await;
     }
@@ -312,9 +313,9 @@ impl Actor {
                 );
                 let request = Request::Prepare(spec);
                 if self.orders.is_some() {
-                    self.order(&request).await
+                    self.order(&request).await;
                 } else {
-                    self.pending.push(request)
+                    self.pending.push(request);
                 }
             }
             Told::Warn(reason, message, container) => {

@@ -89,7 +89,7 @@ impl Shim {
                 state.terminating = Some(Terminating {
                     cause: crate::state::Cause::Deleted,
                     deadline,
-                })
+                });
             }
         });
         if sooner {

@@ -85,7 +85,10 @@ impl Cluster {
     /// Removes all Pods, which would live on otherwise, and stops both.
     pub async fn stop(self) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), "default");
-        drop(pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default()).await);
+        drop(
+            pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default())
+                .await,
+        );
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let left = || std::fs::read_dir(&self.folder).into_iter().flatten().count();
         while left() > 0 && std::time::Instant::now() < deadline {

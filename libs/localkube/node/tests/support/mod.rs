@@ -1,5 +1,5 @@
 //! Pods without an API server.
-#![expect(dead_code, reason = "each test binary uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 use std::fs;
 use std::io::Write;
@@ -81,7 +81,8 @@ impl PodFolder {
     }
 
     pub fn isolation(&self) -> os::Isolation {
-        let plan: PodPlan = serde_json::from_slice(&fs::read(self.path().join("plan.json")).unwrap()).unwrap();
+        let plan: PodPlan =
+            serde_json::from_slice(&fs::read(self.path().join("plan.json")).unwrap()).unwrap();
         plan.isolation
     }
 

@@ -105,9 +105,11 @@ impl FolderWatch {
         let mut buffer = [0u8; 4096];
         loop {
             let mut ready = self.0.readable().await?;
-            match ready.try_io(|fd| nix::unistd::read(fd.get_ref(), &mut buffer).map_err(io::Error::from)) {
-                Ok(outcome) => return outcome.map(drop),
-                Err(_) => {}
+            let read = |fd: &tokio::io::unix::AsyncFd<OwnedFd>| {
+                nix::unistd::read(fd.get_ref(), &mut buffer).map_err(io::Error::from)
+            };
+            if let Ok(outcome) = ready.try_io(read) {
+                return outcome.map(drop);
             }
         }
     }
