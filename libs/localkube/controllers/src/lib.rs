@@ -5,6 +5,7 @@
 //! [`run`] starts all of them; it works against `localkube` and against a real API server alike.
 
 mod accounts;
+mod claim;
 mod claims;
 mod context;
 mod cronjob;

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DeleteParams;
 
+use crate::claim;
 use crate::context::Context;
 use crate::hash::template_hash;
 use crate::informer::{Key, already_exists, controller_of};
@@ -42,18 +43,13 @@ pub fn watch(context: &Context) -> Queue<Key> {
             deployments.add(Key::of(&**deployment));
         }
     });
-    let owners = queue.clone();
-    context.replica_sets.listen(move |change| {
-        if let Some(set) = change.latest()
-            && let Some(owner) = controller_of(&**set)
-            && owner.kind == "Deployment"
-        {
-            owners.add(Key::new(
-                set.metadata.namespace.clone().unwrap_or_default(),
-                &owner.name,
-            ));
-        }
-    });
+    claim::follow(
+        &context.replica_sets,
+        &context.deployments,
+        &queue,
+        "Deployment",
+        |owner| owner.spec.as_ref().map(|spec| &spec.selector),
+    );
     // A Recreate roll-out goes on when the last old Pod is gone.
     let gone = queue.clone();
     let sets = context.replica_sets.clone();
@@ -86,10 +82,12 @@ impl Sets {
     }
 
     fn of(context: &Context, deployment: &Deployment) -> Self {
-        let owned = context
-            .replica_sets
-            .owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
-        let (new, old) = revision::split(deployment, owned);
+        let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+        Self::split(deployment, context.replica_sets.owned_by(uid))
+    }
+
+    fn split(deployment: &Deployment, all: Vec<Arc<ReplicaSet>>) -> Self {
+        let (new, old) = revision::split(deployment, all);
         Self { new, old }
     }
 }
@@ -100,7 +98,13 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     };
     let mut deployment = (*found).clone();
     let now = Timestamp::now();
-    let mut sets = Sets::of(&context, &deployment);
+    let selector = deployment
+        .spec
+        .as_ref()
+        .map(|spec| spec.selector.clone())
+        .unwrap_or_default();
+    let own = claim::claim(&context.replica_sets, &deployment, &selector, |_| true).await?;
+    let mut sets = Sets::split(&deployment, own);
     if deployment.metadata.deletion_timestamp.is_some() {
         let next = status::counts(&deployment, sets.new.as_deref(), &sets.all(), now);
         return write(&context, &deployment, next).await.map(|_| ());

@@ -7,8 +7,9 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DeleteParams;
 
+use crate::claim;
 use crate::context::Context;
-use crate::informer::{Key, controller_of, namespace_terminating};
+use crate::informer::{Key, namespace_terminating};
 use crate::pods;
 use crate::queue::Queue;
 
@@ -36,18 +37,13 @@ pub fn watch(context: &Context) -> Queue<Key> {
             sets.add(Key::of(&**set));
         }
     });
-    let owners = queue.clone();
-    context.pods.listen(move |change| {
-        if let Some(pod) = change.latest()
-            && let Some(owner) = controller_of(&**pod)
-            && owner.kind == "ReplicaSet"
-        {
-            owners.add(Key::new(
-                pod.metadata.namespace.clone().unwrap_or_default(),
-                &owner.name,
-            ));
-        }
-    });
+    claim::follow(
+        &context.pods,
+        &context.replica_sets,
+        &queue,
+        "ReplicaSet",
+        |owner| owner.spec.as_ref().map(|spec| &spec.selector),
+    );
     queue
 }
 
@@ -56,7 +52,13 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
         return Ok(());
     };
     let uid = set.metadata.uid.clone().unwrap_or_default();
-    let plan = plan::plan(&set, &context.pods.owned_by(&uid));
+    let selector = set
+        .spec
+        .as_ref()
+        .map(|spec| spec.selector.clone())
+        .unwrap_or_default();
+    let own = claim::claim(&context.pods, &*set, &selector, pods::active).await?;
+    let plan = plan::plan(&set, &own);
     let created = create(&context, &set, plan.create).await;
     let mut failure = created
         .as_ref()

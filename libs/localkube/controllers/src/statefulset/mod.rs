@@ -14,9 +14,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
+use crate::claim;
 use crate::context::Context;
 use crate::hash::template_hash;
-use crate::informer::{Key, already_exists, controller_of, namespace_terminating};
+use crate::informer::{Key, already_exists, namespace_terminating};
 use crate::pods;
 use crate::queue::Queue;
 
@@ -47,18 +48,13 @@ pub fn watch(context: &Context) -> Queue<Key> {
             sets.add(Key::of(&**set));
         }
     });
-    let owners = queue.clone();
-    context.pods.listen(move |change| {
-        if let Some(pod) = change.latest()
-            && let Some(owner) = controller_of(&**pod)
-            && owner.kind == "StatefulSet"
-        {
-            owners.add(Key::new(
-                pod.metadata.namespace.clone().unwrap_or_default(),
-                &owner.name,
-            ));
-        }
-    });
+    claim::follow(
+        &context.pods,
+        &context.stateful_sets,
+        &queue,
+        "StatefulSet",
+        |owner| owner.spec.as_ref().map(|spec| &spec.selector),
+    );
     queue
 }
 
@@ -66,7 +62,6 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     let Some(set) = context.stateful_sets.get(&key) else {
         return Ok(());
     };
-    let uid = set.metadata.uid.clone().unwrap_or_default();
     let (current, update) = match revisions(&context, &set).await {
         Ok(both) => both,
         Err(error) if matches!(error.downcast_ref::<kube::Error>(), Some(error) if namespace_terminating(error)) =>
@@ -77,7 +72,13 @@ async fn reconcile(context: Context, queue: Queue<Key>, key: Key) -> anyhow::Res
     };
     let name = |revision: &ControllerRevision| revision.metadata.name.clone().unwrap_or_default();
     let now = Timestamp::now();
-    let all = context.pods.owned_by(&uid);
+    let selector = set
+        .spec
+        .as_ref()
+        .map(|spec| spec.selector.clone())
+        .unwrap_or_default();
+    let fits = |pod: &Pod| plan::ordinal(&set, pod).is_some();
+    let all = claim::claim(&context.pods, &*set, &selector, fits).await?;
     let plan = plan::plan(&set, &all, &name(&current), &name(&update), now);
     let mut failure = None;
     for one in &plan.create {
