@@ -100,6 +100,7 @@ pub enum ReconcileError {
     Other(#[from] anyhow::Error),
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the runtime's")]
 fn failed(service: Arc<InferenceService>, error: &ReconcileError, _: Arc<Context>) -> Action {
     // A conflict means that we acted on an old view; the newer one is on its way.
     let conflict = matches!(error, ReconcileError::Kube(kube::Error::Api(status)) if status.code == 409);

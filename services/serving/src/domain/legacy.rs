@@ -30,13 +30,13 @@ pub fn with_defaults(mut object: Value) -> Value {
         .into_iter()
         .filter(|format| predictor.get(*format).is_some_and(|spec| !spec.is_null()))
         .collect();
-    if let ([format], false) = (named.as_slice(), predictor.contains_key("model")) {
-        if let Some(Value::Object(legacy)) = predictor.remove(*format) {
-            let mut model = Map::new();
-            model.insert("modelFormat".into(), json!({ "name": format }));
-            model.extend(legacy);
-            predictor.insert("model".into(), Value::Object(model));
-        }
+    if let ([format], false) = (named.as_slice(), predictor.contains_key("model"))
+        && let Some(Value::Object(legacy)) = predictor.remove(*format)
+    {
+        let mut model = Map::new();
+        model.insert("modelFormat".into(), json!({ "name": format }));
+        model.extend(legacy);
+        predictor.insert("model".into(), Value::Object(model));
     }
     if let Some(model) = predictor.get_mut("model").and_then(Value::as_object_mut) {
         let format = model

@@ -156,6 +156,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
     fn runtime(name: &str, age: i64, spec: serde_json::Value) -> (String, i64, ServingRuntimeSpec) {
         let mut whole = json!({"containers": [{"name": "kserve-container"}]});
         whole

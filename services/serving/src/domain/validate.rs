@@ -135,6 +135,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
     fn check(name: &str, spec: Value) -> Result<(), String> {
         let object = json!({"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": {"name": name}, "spec": spec});
         let service: InferenceService = serde_json::from_value(object).unwrap();
@@ -144,6 +145,7 @@ mod tests {
         )
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
     fn model(model: Value) -> Value {
         json!({"predictor": {"model": model}})
     }

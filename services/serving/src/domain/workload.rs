@@ -219,15 +219,11 @@ fn take_list(pod: &mut Map<String, Value>, field: &str) -> Vec<Value> {
 
 /// Lays the model's own container fields over the runtime's: lists of named things join by name, arguments are appended.
 fn overlay(container: &mut Value, model: &ModelSpec) {
-    if let Some(version) = &model.runtime_version {
-        if let Some(image) = container["image"].as_str() {
-            // A colon before the last slash is a port.
-            let name_at = image.rfind('/').map_or(0, |at| at + 1);
-            let end = image[name_at..]
-                .find([':', '@'])
-                .map_or(image.len(), |at| name_at + at);
-            container["image"] = format!("{}:{version}", &image[..end]).into();
-        }
+    if let (Some(version), Some(image)) = (&model.runtime_version, container["image"].as_str()) {
+        // A colon before the last slash is a port.
+        let name_at = image.rfind('/').map_or(0, |at| at + 1);
+        let end = image[name_at..].find([':', '@']).map_or(image.len(), |at| name_at + at);
+        container["image"] = format!("{}:{version}", &image[..end]).into();
     }
     for (field, value) in &model.container {
         match (field.as_str(), value) {
