@@ -17,6 +17,10 @@ pub mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ferroflow_api::kubeflow::pipelines::backend::api::v2beta1::{
+    experiment_service_server::ExperimentServiceServer, pipeline_service_server::PipelineServiceServer,
+    run_service_server::RunServiceServer,
+};
 use ferroflow_auth::{Authorizer, CallerKey};
 use ferroflow_bus::EventBus;
 use ferroflow_db::Db;
@@ -26,7 +30,7 @@ use ferroflow_rpc::{ServerBuilder, Transport};
 use ferroflow_telemetry::{Metrics, Readiness};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Api;
+use crate::api::{Api, Grpc};
 pub use crate::options::Options;
 use crate::store::Store;
 use crate::worker::Scheduler;
@@ -73,7 +77,11 @@ impl Pipelines {
     /// The schema, in steps.
     pub const MIGRATIONS: &'static [&'static str] = store::MIGRATIONS;
     /// Names of the gRPC services.
-    pub const GRPC_SERVICES: &'static [&'static str] = &[];
+    pub const GRPC_SERVICES: &'static [&'static str] = &[
+        "kubeflow.pipelines.backend.api.v2beta1.RunService",
+        "kubeflow.pipelines.backend.api.v2beta1.ExperimentService",
+        "kubeflow.pipelines.backend.api.v2beta1.PipelineService",
+    ];
 
     /// Builds the service; nothing runs yet.
     ///
@@ -141,7 +149,11 @@ impl Pipelines {
 
     /// The gRPC services.
     pub fn grpc(&self) -> tonic::service::Routes {
+        let service = Grpc::new(self.rest());
         ServerBuilder::new("pipelines", self.key.clone())
+            .add(RunServiceServer::new(service.clone()))
+            .add(ExperimentServiceServer::new(service.clone()))
+            .add(PipelineServiceServer::new(service))
             .describe(ferroflow_api::FILE_DESCRIPTOR_SET)
             .build()
     }

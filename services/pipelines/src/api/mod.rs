@@ -1,6 +1,7 @@
 //! The service's API: KFP `v2beta1` as REST, plus what the dashboard needs beyond it.
 
 mod experiments;
+mod grpc;
 mod json;
 mod logs;
 mod pipelines;
@@ -28,6 +29,7 @@ use crate::store::Store;
 use crate::worker::Scheduler;
 use crate::worker::artifacts::Artifacts;
 
+pub use grpc::Grpc;
 pub use recurring::next_time;
 
 /// Requests with a pipeline in them are at most so large.

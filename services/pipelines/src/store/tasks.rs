@@ -255,6 +255,16 @@ impl Store {
         rows.iter().map(|row| read(row).map_err(failed)).collect()
     }
 
+    /// Records that an execution could not be recorded; after five times, or at once if it is the `last`, it is given up.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn lineage_failed(&self, seq: i64, last: bool) -> Result<()> {
+        let sql = "UPDATE lineage SET tries = tries + 1, done = CASE WHEN tries >= 4 OR $1 = 1 THEN 1 ELSE 0 END \
+                   WHERE seq = $2";
+        self.change(sql, params![last, seq]).await
+    }
+
     /// Records that an execution was recorded, with its id and those of its artifacts.
     ///
     /// # Errors

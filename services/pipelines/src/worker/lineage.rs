@@ -41,23 +41,23 @@ impl Lineage {
     pub async fn run(self, scheduler: Scheduler, cancel: CancellationToken) {
         let mut pause = Duration::from_millis(200);
         loop {
-            let told = self.tell_some().await;
-            let wait = match told {
+            match self.tell_some().await {
                 Ok(0) => {
                     pause = Duration::from_millis(200);
-                    Duration::from_secs(3600)
+                    tokio::select! {
+                        () = scheduler.lineage_changed() => {}
+                        () = cancel.cancelled() => return,
+                    }
                 }
-                Ok(_) => continue,
+                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "the metadata service could not be told what a run did; trying again");
                     pause = (pause * 2).min(Duration::from_secs(30));
-                    pause
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = cancel.cancelled() => return,
+                    }
                 }
-            };
-            tokio::select! {
-                () = scheduler.lineage_changed() => {}
-                () = tokio::time::sleep(wait) => {}
-                () = cancel.cancelled() => return,
             }
         }
     }
@@ -71,14 +71,16 @@ impl Lineage {
                         .lineage_done(*seq, run_id, path, execution, &artifacts)
                         .await?;
                 }
-                // A run that was deleted meanwhile, or a fact that the service will never take.
-                Err(error) if matches!(error.code(), Code::NotFound | Code::InvalidArgument) => {
+                Err(error) if matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded) => {
+                    return Err(error.context(format!("task {path} of run {run_id}")));
+                }
+                // A run that was deleted meanwhile, or a fact that the service does not take: others go on.
+                Err(error) => {
                     tracing::warn!(run = run_id, task = path, %error, "what a task did cannot be recorded");
                     self.store
-                        .lineage_done(*seq, run_id, path, None, &BTreeMap::new())
+                        .lineage_failed(*seq, error.code() == Code::NotFound)
                         .await?;
                 }
-                Err(error) => return Err(error.context(format!("task {path} of run {run_id}"))),
             }
         }
         Ok(pending.len())
