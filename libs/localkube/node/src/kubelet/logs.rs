@@ -341,8 +341,8 @@ fn tail_offset(text: &[u8], missing: &mut usize) -> usize {
 mod tests {
     use super::*;
 
-    fn filter(options: Options) -> Filter {
-        Filter::new(&options).ok().unwrap()
+    fn filter(options: &Options) -> Filter {
+        Filter::new(options).ok().unwrap()
     }
 
     const LINES: [&str; 4] = [
@@ -352,7 +352,7 @@ mod tests {
         "2026-01-01T00:00:02.000000000Z stdout F ee",
     ];
 
-    fn text(options: Options) -> String {
+    fn text(options: &Options) -> String {
         let (mut filter, mut out) = (filter(options), Vec::new());
         LINES
             .iter()
@@ -362,27 +362,27 @@ mod tests {
 
     #[test]
     fn lines_are_joined_filtered_and_limited() {
-        assert_eq!(text(Options::default()), "one\ntwo\nthree\n");
+        assert_eq!(text(&Options::default()), "one\ntwo\nthree\n");
         let times = Options {
             timestamps: Some("true".into()),
             ..Options::default()
         };
-        assert!(text(times).ends_with("00:00:02.000000000Z three\n"));
+        assert!(text(&times).ends_with("00:00:02.000000000Z three\n"));
         let since = Options {
             since_time: Some("2026-01-01T00:00:01Z".into()),
             ..Options::default()
         };
-        assert_eq!(text(since), "two\nthree\n");
+        assert_eq!(text(&since), "two\nthree\n");
         let limit = Options {
             limit_bytes: Some(6),
             ..Options::default()
         };
-        assert_eq!(text(limit), "one\ntw");
+        assert_eq!(text(&limit), "one\ntw");
         let stderr = Options {
             stream: Some("Stderr".into()),
             ..Options::default()
         };
-        assert_eq!(text(stderr), "two\n");
+        assert_eq!(text(&stderr), "two\n");
     }
 
     #[test]
