@@ -95,6 +95,9 @@ pub enum ReconcileError {
     /// The Kubernetes API refused or did not answer.
     #[error("kubernetes: {0}")]
     Kube(#[from] kube::Error),
+    /// An object of the name that we need belongs to someone else.
+    #[error("{0:?} exists and does not belong to this InferenceService")]
+    Foreign(String),
     /// Something else.
     #[error("{0:#}")]
     Other(#[from] anyhow::Error),
@@ -154,13 +157,18 @@ async fn reconcile(service: Arc<InferenceService>, context: Arc<Context>) -> Res
     }
     if failure.is_none() {
         match domain::deployment(&service, runtime.as_ref(), secret.as_deref(), &context.config) {
-            Ok(wanted) => {
-                let services: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
-                for wanted in domain::services(&service).map_err(anyhow::Error::msg)? {
-                    apply_service(&services, wanted).await?;
-                }
-                deployment = Some(apply_deployment(&deployments, wanted).await?);
-            }
+            Ok(wanted) => match apply(&context.client, &service, wanted).await {
+                Ok(applied) => deployment = Some(applied),
+                Err(error) => match refused(&error) {
+                    Some(message) => {
+                        failure = Some(Failure {
+                            reason: FailureReason::InvalidPredictorSpec,
+                            message,
+                        });
+                    }
+                    None => return Err(error),
+                },
+            },
             Err(message) => {
                 failure = Some(Failure {
                     reason: FailureReason::InvalidPredictorSpec,
@@ -307,6 +315,33 @@ pub async fn runtimes(
     Ok((own.collect(), cluster.collect()))
 }
 
+/// Creates or updates what the service consists of.
+async fn apply(
+    client: &Client,
+    service: &InferenceService,
+    wanted: Deployment,
+) -> Result<Deployment, ReconcileError> {
+    let namespace = service.namespace().unwrap_or_default();
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    for wanted in domain::services(service).map_err(anyhow::Error::msg)? {
+        apply_service(&services, wanted).await?;
+    }
+    apply_deployment(&Api::namespaced(client.clone(), &namespace), wanted).await
+}
+
+/// The text of an error that trying again will not mend: the status shows it.
+fn refused(error: &ReconcileError) -> Option<String> {
+    match error {
+        ReconcileError::Foreign(name) => Some(format!(
+            "{name:?} exists and does not belong to this InferenceService; delete or rename it"
+        )),
+        ReconcileError::Kube(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+            Some(status.message.clone())
+        }
+        _ => None,
+    }
+}
+
 fn fingerprint<T: serde::Serialize>(wanted: &T) -> anyhow::Result<String> {
     Ok(blake3::hash(&serde_json::to_vec(wanted)?).to_hex()[..16].to_owned())
 }
@@ -366,8 +401,5 @@ fn owned(
     if ours {
         return Ok(());
     }
-    Err(
-        anyhow::anyhow!("{name:?} exists and does not belong to this InferenceService; delete or rename it")
-            .into(),
-    )
+    Err(ReconcileError::Foreign(name.to_owned()))
 }

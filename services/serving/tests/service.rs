@@ -57,12 +57,22 @@ async fn apply(client: &Client, manifest: &Value) {
 async fn world() -> World {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let folder = tempfile::tempdir().unwrap();
-    let server = ApiServer::open(ApiServerConfig::new(folder.path().join("api"))).await.unwrap();
+    let server = ApiServer::open(ApiServerConfig::new(folder.path().join("api")))
+        .await
+        .unwrap();
     let admin = server.client(user("admin", &["system:masters"]), "default");
     for namespace in ["kubeflow", NAMESPACE, "team-b"] {
-        apply(&admin, &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})).await;
+        apply(
+            &admin,
+            &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        )
+        .await;
         let account = json!({"name": "default", "namespace": namespace});
-        apply(&admin, &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})).await;
+        apply(
+            &admin,
+            &json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}),
+        )
+        .await;
     }
     let ours = |manifest: &Value| {
         let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
@@ -89,18 +99,35 @@ async fn world() -> World {
         metrics: Metrics::default(),
         artifacts: None,
     };
-    let serving = Serving::new(deps, ServingConfig { port: Some(8080), ..ServingConfig::default() });
+    let serving = Serving::new(
+        deps,
+        ServingConfig {
+            port: Some(8080),
+            ..ServingConfig::default()
+        },
+    );
     server.register_backend("kubeflow", "serving", serving.webhooks());
     let routes = LateRoutes::default();
     routes.bind(serving.grpc());
-    for manifest in ferroflow_api::manifests::webhooks().unwrap().iter().filter(|manifest| ours(manifest)) {
+    for manifest in ferroflow_api::manifests::webhooks()
+        .unwrap()
+        .iter()
+        .filter(|manifest| ours(manifest))
+    {
         apply(&admin, manifest).await;
     }
     let cancel = CancellationToken::new();
     tokio::spawn(serving.run(cancel.clone()));
-    let world =
-        World { admin, transport: Transport::in_process(routes, key, "test"), readiness, cancel, _folder: folder };
-    tokio::time::timeout(Duration::from_secs(20), world.readiness.wait()).await.unwrap();
+    let world = World {
+        admin,
+        transport: Transport::in_process(routes, key, "test"),
+        readiness,
+        cancel,
+        _folder: folder,
+    };
+    tokio::time::timeout(Duration::from_secs(20), world.readiness.wait())
+        .await
+        .unwrap();
     world
 }
 
@@ -112,7 +139,10 @@ impl World {
     async fn create(&self, name: &str, predictor: Value) -> Result<InferenceService, String> {
         let object = json!({"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
             "metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"predictor": predictor}});
-        let created = self.services().create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await;
+        let created = self
+            .services()
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await;
         created.map_err(|error| match error {
             kube::Error::Api(status) => status.message.clone(),
             error => error.to_string(),
@@ -138,15 +168,27 @@ impl World {
     async fn pod(&self, service: &str, status: Value) {
         let api: Api<Pod> = Api::namespaced(self.admin.clone(), NAMESPACE);
         let deployment: Api<Deployment> = Api::namespaced(self.admin.clone(), NAMESPACE);
-        let template = deployment.get(&format!("{service}-predictor")).await.unwrap().spec.unwrap().template;
+        let template = deployment
+            .get(&format!("{service}-predictor"))
+            .await
+            .unwrap()
+            .spec
+            .unwrap()
+            .template;
         let name = format!("{service}-predictor-1");
         if api.get_opt(&name).await.unwrap().is_none() {
-            let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
+            let mut pod = Pod {
+                metadata: template.metadata.unwrap(),
+                spec: template.spec,
+                status: None,
+            };
             pod.metadata.name = Some(name.clone());
             api.create(&PostParams::default(), &pod).await.unwrap();
         }
         let patch = Patch::Merge(json!({ "status": status }));
-        api.patch_status(&name, &PatchParams::default(), &patch).await.unwrap();
+        api.patch_status(&name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     /// Plays the Deployment controller.
@@ -156,13 +198,21 @@ impl World {
         let generation = api.get(&name).await.unwrap().metadata.generation;
         let status = json!({"status": {"observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
             "readyReplicas": replicas, "availableReplicas": replicas}});
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .unwrap();
     }
 }
 
 fn condition<'a>(status: &'a Value, kind: &str) -> &'a str {
-    let all = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    all.iter().find(|condition| condition["type"] == kind).and_then(|found| found["status"].as_str()).unwrap_or("")
+    let all = status["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    all.iter()
+        .find(|condition| condition["type"] == kind)
+        .and_then(|found| found["status"].as_str())
+        .unwrap_or("")
 }
 
 fn container(name: &str, state: Value) -> Value {
@@ -173,10 +223,21 @@ fn container(name: &str, state: Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_becomes_ready_and_is_listed() {
     let world = world().await;
-    let created = world.create("digits", json!({"xgboost": {"storageUri": "s3://mlpipeline/m"}})).await.unwrap();
+    let created = world
+        .create("digits", json!({"xgboost": {"storageUri": "s3://mlpipeline/m"}}))
+        .await
+        .unwrap();
     let model = created.spec.predictor.model.unwrap();
-    assert_eq!((model.model_format.name.as_str(), model.protocol_version.as_deref()), ("xgboost", Some("v1")));
-    let first = world.until("digits", "seen", |status| status["observedGeneration"] == 1).await;
+    assert_eq!(
+        (
+            model.model_format.name.as_str(),
+            model.protocol_version.as_deref()
+        ),
+        ("xgboost", Some("v1"))
+    );
+    let first = world
+        .until("digits", "seen", |status| status["observedGeneration"] == 1)
+        .await;
     assert_eq!(first["url"], "http://digits.team-a.localhost:8080");
     assert_eq!(first["modelStatus"]["transitionStatus"], "InProgress");
     assert_eq!(first["clusterServingRuntimeName"], "kserve-xgbserver");
@@ -185,44 +246,91 @@ async fn a_model_becomes_ready_and_is_listed() {
         let service = services.get(name).await.unwrap();
         assert_eq!(service.owner_references()[0].kind, "InferenceService");
     }
-    world.pod("digits", json!({"phase": "Running",
+    world
+        .pod(
+            "digits",
+            json!({"phase": "Running",
         "initContainerStatuses": [container("storage-initializer", json!({"terminated": {"exitCode": 0}}))],
-        "containerStatuses": [container("kserve-container", json!({"running": {}}))]})).await;
+        "containerStatuses": [container("kserve-container", json!({"running": {}}))]}),
+        )
+        .await;
     world.available("digits", 1).await;
-    let ready = world.until("digits", "ready", |status| condition(status, "Ready") == "True").await;
-    assert_eq!(ready["modelStatus"]["states"], json!({"activeModelState": "Loaded", "targetModelState": "Loaded"}));
+    let ready = world
+        .until("digits", "ready", |status| condition(status, "Ready") == "True")
+        .await;
+    assert_eq!(
+        ready["modelStatus"]["states"],
+        json!({"activeModelState": "Loaded", "targetModelState": "Loaded"})
+    );
 
-    let client = |user: &str| ServingServiceClient::new(world.transport.call_as(&Caller::new(Principal::user(user))));
-    let list = ListModelsRequest { namespace: NAMESPACE.into() };
-    let models = client("ann").list_models(list.clone()).await.unwrap().into_inner().models;
+    let client =
+        |user: &str| ServingServiceClient::new(world.transport.call_as(&Caller::new(Principal::user(user))));
+    let list = ListModelsRequest {
+        namespace: NAMESPACE.into(),
+    };
+    let models = client("ann")
+        .list_models(list.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .models;
     assert_eq!(models.len(), 1);
     assert!(models[0].ready && models[0].path == "/serving/team-a/digits/" && models[0].format == "xgboost");
     let refused = client("eve").list_models(list).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
-    let get = GetModelRequest { namespace: NAMESPACE.into(), name: "none".into() };
-    assert_eq!(client("ann").get_model(get).await.unwrap_err().code(), tonic::Code::NotFound);
+    let get = GetModelRequest {
+        namespace: NAMESPACE.into(),
+        name: "none".into(),
+    };
+    assert_eq!(
+        client("ann").get_model(get).await.unwrap_err().code(),
+        tonic::Code::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_cannot_be_fetched_blocks_with_the_reason() {
     let world = world().await;
-    world.create("digits", json!({"model": {"modelFormat": {"name": "xgboost"}, "storageUri": "s3://b/none"}})).await.unwrap();
-    world.until("digits", "seen", |status| status["observedGeneration"] == 1).await;
+    world
+        .create(
+            "digits",
+            json!({"model": {"modelFormat": {"name": "xgboost"}, "storageUri": "s3://b/none"}}),
+        )
+        .await
+        .unwrap();
+    world
+        .until("digits", "seen", |status| status["observedGeneration"] == 1)
+        .await;
     let ended = json!({"terminated": {"exitCode": 1, "message": "error: cannot fetch s3://b/none: there is nothing\n"}});
     world.pod("digits", json!({"phase": "Pending",
         "initContainerStatuses": [container("storage-initializer", ended)],
         "containerStatuses": [container("kserve-container", json!({"waiting": {"reason": "PodInitializing"}}))]})).await;
-    let blocked =
-        world.until("digits", "blocked", |status| status["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad").await;
+    let blocked = world
+        .until("digits", "blocked", |status| {
+            status["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad"
+        })
+        .await;
     let info = &blocked["modelStatus"]["lastFailureInfo"];
-    assert_eq!((&info["reason"], &info["message"]), (&json!("ModelLoadFailed"), &json!("cannot fetch s3://b/none: there is nothing")));
+    assert_eq!(
+        (&info["reason"], &info["message"]),
+        (
+            &json!("ModelLoadFailed"),
+            &json!("cannot fetch s3://b/none: there is nothing")
+        )
+    );
     assert_eq!(condition(&blocked, "Ready"), "False");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_services_are_refused_when_they_are_created() {
     let world = world().await;
-    let text = world.create("m", json!({"model": {"modelFormat": {"name": "foo"}, "storageUri": "s3://b/m"}})).await.unwrap_err();
+    let text = world
+        .create(
+            "m",
+            json!({"model": {"modelFormat": {"name": "foo"}, "storageUri": "s3://b/m"}}),
+        )
+        .await
+        .unwrap_err();
     assert_eq!(
         text,
         "admission webhook \"inferenceservice.kserve-webhook-server.validator\" denied the request: \
@@ -230,17 +338,40 @@ async fn bad_services_are_refused_when_they_are_created() {
          xgboost; or add a ServingRuntime"
     );
     // A runtime that the namespace has not is waited for, and taken when it comes.
-    world.create("m", json!({"model": {"modelFormat": {"name": "foo"}, "runtime": "mine"}})).await.unwrap();
-    let status = world.until("m", "invalid", |status| status["modelStatus"]["transitionStatus"] == "InvalidSpec").await;
-    assert_eq!(status["modelStatus"]["lastFailureInfo"]["reason"], "RuntimeNotRecognized");
+    world
+        .create(
+            "m",
+            json!({"model": {"modelFormat": {"name": "foo"}, "runtime": "mine"}}),
+        )
+        .await
+        .unwrap();
+    let status = world
+        .until("m", "invalid", |status| {
+            status["modelStatus"]["transitionStatus"] == "InvalidSpec"
+        })
+        .await;
+    assert_eq!(
+        status["modelStatus"]["lastFailureInfo"]["reason"],
+        "RuntimeNotRecognized"
+    );
     let runtime = json!({"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime",
         "metadata": {"name": "mine", "namespace": NAMESPACE}, "spec": {"supportedModelFormats": [{"name": "foo"}],
         "containers": [{"name": "kserve-container", "image": "foo:1", "args": ["{{.Name}}"]}]}});
     apply(&world.admin, &runtime).await;
-    let status = world.until("m", "taken", |status| status["servingRuntimeName"] == "mine").await;
+    let status = world
+        .until("m", "taken", |status| status["servingRuntimeName"] == "mine")
+        .await;
     assert_eq!(status["modelStatus"]["transitionStatus"], "InProgress");
     let deployments: Api<Deployment> = Api::namespaced(world.admin.clone(), NAMESPACE);
-    let pod = deployments.get("m-predictor").await.unwrap().spec.unwrap().template.spec.unwrap();
+    let pod = deployments
+        .get("m-predictor")
+        .await
+        .unwrap()
+        .spec
+        .unwrap()
+        .template
+        .spec
+        .unwrap();
     assert_eq!(pod.containers[0].args.as_deref(), Some(&["m".to_owned()][..]));
 }
 
@@ -250,21 +381,32 @@ async fn what_is_not_ours_is_not_touched() {
     let foreign = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "digits", "namespace": NAMESPACE},
         "spec": {"ports": [{"port": 1234}], "selector": {"app": "other"}}});
     apply(&world.admin, &foreign).await;
-    world.create("digits", json!({"model": {"modelFormat": {"name": "xgboost"}}})).await.unwrap();
-    let deployments: Api<Deployment> = Api::namespaced(world.admin.clone(), NAMESPACE);
+    world
+        .create("digits", json!({"model": {"modelFormat": {"name": "xgboost"}}}))
+        .await
+        .unwrap();
     let services: Api<Service> = Api::namespaced(world.admin.clone(), NAMESPACE);
-    let end = Instant::now() + Duration::from_secs(10);
-    while services.get_opt("digits-predictor").await.unwrap().is_none() {
-        assert!(Instant::now() < end, "the controller did nothing");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let invalid = |status: &Value| status["modelStatus"]["transitionStatus"] == "InvalidSpec";
+    let status = world.until("digits", "refused", invalid).await;
+    assert_eq!(
+        status["modelStatus"]["lastFailureInfo"]["message"],
+        "\"digits\" exists and does not belong to this InferenceService; delete or rename it"
+    );
+    let theirs = services.get("digits").await.unwrap().spec.unwrap().ports.unwrap();
+    assert_eq!(theirs[0].port, 1234);
     services.delete("digits", &DeleteParams::default()).await.unwrap();
-    // With the other out of the way, the reconcile that was refused is tried again and goes through.
-    let end = Instant::now() + Duration::from_secs(20);
-    while deployments.get_opt("digits-predictor").await.unwrap().is_none() {
-        assert!(Instant::now() < end, "the controller did not try again");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let going = |status: &Value| status["modelStatus"]["transitionStatus"] == "InProgress";
+    world.until("digits", "going on", going).await;
+    // What the API refuses is told as well.
+    let wrong =
+        json!({"containers": [{"name": "kserve-container", "image": "x", "imagePullPolicy": "Sometimes"}]});
+    world.create("wrong", wrong).await.unwrap();
+    let status = world.until("wrong", "refused", invalid).await;
+    let text = status["modelStatus"]["lastFailureInfo"]["message"].to_string();
+    assert!(
+        text.contains("imagePullPolicy") && text.contains("Sometimes"),
+        "{text}"
+    );
     let runtimes: Api<ClusterServingRuntime> = Api::all(world.admin.clone());
     assert!(runtimes.get_opt("kserve-sklearnserver").await.unwrap().is_some());
 }

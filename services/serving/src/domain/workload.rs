@@ -222,7 +222,9 @@ fn overlay(container: &mut Value, model: &ModelSpec) {
     if let (Some(version), Some(image)) = (&model.runtime_version, container["image"].as_str()) {
         // A colon before the last slash is a port.
         let name_at = image.rfind('/').map_or(0, |at| at + 1);
-        let end = image[name_at..].find([':', '@']).map_or(image.len(), |at| name_at + at);
+        let end = image[name_at..]
+            .find([':', '@'])
+            .map_or(image.len(), |at| name_at + at);
         container["image"] = format!("{}:{version}", &image[..end]).into();
     }
     for (field, value) in &model.container {
