@@ -18,7 +18,7 @@ use tokio::sync::{Notify, broadcast};
 
 use super::logs::LogFile;
 use super::pod::Shim;
-use super::{hooks, probes};
+use super::{hooks, mapping, probes};
 use crate::os::{self, Command, Joined, LaunchError, Launched, Space, Stdio, Terminal, WaitStatus};
 use crate::plan::ContainerSpec;
 use crate::policy;
@@ -151,7 +151,15 @@ pub(super) async fn run(shim: Rc<Shim>, index: usize) {
         message: shim.folder.join("messages").join(format!("{name}-{restart}")),
     };
     let spec = shim.specs.borrow().get(&name).cloned();
-    let Some(spec) = spec else { return };
+    let Some(mut spec) = spec else { return };
+    if !shim.plan.isolation.mounts {
+        spec = mapping::without_mounts(spec);
+        // The container sees the file under its real name.
+        spec.env.push((
+            "TERMINATION_MESSAGE_PATH".to_owned(),
+            paths.message.display().to_string(),
+        ));
+    }
     let kills_before = os::oom_kills();
     let began = Timestamp::now();
     let exit = match start(&shim, &spec, &paths).await {

@@ -7,6 +7,7 @@
 mod container;
 mod hooks;
 mod logs;
+mod mapping;
 mod pod;
 mod probes;
 mod record;
