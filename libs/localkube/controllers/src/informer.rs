@@ -504,10 +504,14 @@ impl kube::runtime::utils::Backoff for Backoff {
     }
 }
 
-/// Whether a call failed because someone else wrote first.
+/// Whether a call failed because someone else wrote first, the object is gone, or its namespace is going.
 #[must_use]
-pub fn is_conflict(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict")
+pub fn is_passing(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if status.code == 409 => status.reason == "Conflict",
+        Some(error) => is_not_found(error) || namespace_terminating(error),
+        None => false,
+    }
 }
 
 /// Whether the object of a call does not exist.

@@ -15,10 +15,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::informer::is_conflict;
+use crate::informer::is_passing;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Failures in a row of one key before they are told as a warning.
+const QUIET: u32 = 4;
 
 /// What a queue can carry.
 pub trait QueueKey: Clone + Eq + Hash + Debug + Send + Sync + 'static {}
@@ -149,6 +151,11 @@ impl<T: QueueKey> Queue<T> {
         }
     }
 
+    /// How often in a row a key failed.
+    fn failures(&self, key: &T) -> u32 {
+        self.state.lock().failures.get(key).copied().unwrap_or(0)
+    }
+
     fn done(&self, key: &T, failed: bool) {
         let mut state = self.state.lock();
         state.running.remove(key);
@@ -195,8 +202,9 @@ impl<T: QueueKey> Queue<T> {
                         let mut guard = guard;
                         match work.await {
                             Ok(()) => guard.failed = false,
-                            Err(error) if is_conflict(&error) => {
-                                tracing::debug!(controller = name, key = ?guard.key, "conflict, trying again");
+                            // Lost races and what is on its way come right by themselves.
+                            Err(error) if is_passing(&error) || guard.queue.failures(&guard.key) < QUIET => {
+                                tracing::debug!(controller = name, key = ?guard.key, error = %format!("{error:#}"), "trying again");
                             }
                             Err(error) => {
                                 tracing::warn!(controller = name, key = ?guard.key, error = %format!("{error:#}"), "reconcile failed, trying again");

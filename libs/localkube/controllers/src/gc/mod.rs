@@ -19,6 +19,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
@@ -44,6 +45,8 @@ struct Collector {
     graph: Mutex<Graph>,
     resources: RwLock<Vec<Watched>>,
     queue: Queue<Work>,
+    /// an owner's kind was not found: look for new resources
+    unknown: Notify,
     cancel: CancellationToken,
 }
 
@@ -56,6 +59,7 @@ pub async fn run(context: Context) {
         graph: Mutex::new(Graph::default()),
         resources: RwLock::new(Vec::new()),
         queue: queue.clone(),
+        unknown: Notify::new(),
         cancel: cancel.clone(),
     });
     let discovery = tokio::spawn(Arc::clone(&collector).discover());
@@ -89,8 +93,9 @@ impl Collector {
                 _ = changes.next() => {
                     // Definitions come in groups, and are served a moment after they are seen.
                     tokio::time::sleep(Duration::from_millis(100)).await;
-                    while futures::FutureExt::now_or_never(changes.next()).is_some() {}
+                    while let Some(Some(_)) = futures::FutureExt::now_or_never(changes.next()) {}
                 }
+                () = self.unknown.notified() => {}
                 () = tokio::time::sleep(REDISCOVER) => {}
             }
         }
@@ -297,6 +302,7 @@ impl Collector {
             })
             .cloned();
         let Some(watched) = found else {
+            self.unknown.notify_one();
             anyhow::bail!(
                 "{}/{} names an owner of unknown kind {} {}",
                 node.namespace,
