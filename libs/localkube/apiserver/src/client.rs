@@ -43,8 +43,9 @@ async fn call(
     });
     let stopped = stop.clone();
     tasks.spawn(async move {
-        let serving =
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades();
+        let serving = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(far), service)
+            .with_upgrades();
         tokio::select! {
             served = serving => if let Err(error) = served {
                 tracing::debug!(%error, "an in-process connection ended");

@@ -109,8 +109,13 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 /// Handles any request.
 pub(crate) async fn handle(server: ApiServer, request: Request) -> Response {
-    let traced = tracing::enabled!(tracing::Level::DEBUG)
-        .then(|| (std::time::Instant::now(), request.method().clone(), request.uri().clone()));
+    let traced = tracing::enabled!(tracing::Level::DEBUG).then(|| {
+        (
+            std::time::Instant::now(),
+            request.method().clone(),
+            request.uri().clone(),
+        )
+    });
     let response = match route(server, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
@@ -217,7 +222,8 @@ pub(crate) fn authorize(inner: &Inner, user: &UserInfo, a: &Attributes<'_>) -> A
             &GroupResource::default(),
             "",
             format!("User {name:?} cannot {} path {path:?}", a.verb),
-        ));
+        )
+        .with_empty_details());
     }
     let resource = if a.subresource.is_empty() {
         a.resource.to_owned()
@@ -283,8 +289,12 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
         return crate::discovery::serve(&server, &info, &query, &request);
     }
 
-    let request = protobuf_to_json(&inner, request).await?;
     let snapshot = inner.registry.snapshot();
+    let request = if snapshot.has_group_version(&info.group, &info.version) {
+        protobuf_to_json(&inner, request).await?
+    } else {
+        request
+    };
     if let Some(response) = crate::subresources::reviews::serve(&server, &user, &info, request.method()) {
         let body = read_body(request.into_body()).await?;
         return crate::subresources::reviews::answer(&server, &user, &info, response, &body);

@@ -7,6 +7,8 @@ use serde_json::Value;
 enum Step {
     Name(String),
     Index(i64),
+    /// `[a:b]`; either end may be left out or count from the end.
+    Slice(Option<i64>, Option<i64>),
     All,
     /// `[?(@.a.b=="x")]`
     Filter(Vec<String>, String, Value),
@@ -40,6 +42,17 @@ impl JsonPath {
                             let len = i64::try_from(list.len()).unwrap_or(0);
                             let at = if *i < 0 { len + i } else { *i };
                             next.extend(usize::try_from(at).ok().and_then(|at| list.get(at)));
+                        }
+                    }
+                    Step::Slice(from, to) => {
+                        if let Some(list) = v.as_array() {
+                            let len = i64::try_from(list.len()).unwrap_or(0);
+                            let place =
+                                |i: i64| usize::try_from(if i < 0 { (len + i).max(0) } else { i.min(len) });
+                            let (from, to) = (place(from.unwrap_or(0)), place(to.unwrap_or(len)));
+                            if let (Ok(from), Ok(to)) = (from, to) {
+                                next.extend(list.get(from..to).into_iter().flatten());
+                            }
                         }
                     }
                     Step::All => match v {
@@ -148,7 +161,16 @@ fn steps(text: &str) -> Option<Vec<Step>> {
             } else if inner.starts_with(['\'', '"']) {
                 out.push(Step::Name(inner.trim_matches(['\'', '"']).to_owned()));
             } else {
-                out.push(Step::Index(inner.parse().ok()?));
+                out.push(match inner.split_once(':') {
+                    None => Step::Index(inner.parse().ok()?),
+                    Some((from, to)) => {
+                        let end = |text: &str| match text {
+                            "" => Some(None),
+                            text => text.parse().ok().map(Some),
+                        };
+                        Step::Slice(end(from)?, end(to)?)
+                    }
+                });
             }
         } else {
             rest = text_without_dot(rest, &mut out);
@@ -200,7 +222,10 @@ mod tests {
         assert_eq!(get(r#".spec.list[?(@.n=="y")].v"#), [json!(2)]);
         assert_eq!(get(r".spec.a\.b"), [json!(1)]);
         assert_eq!(get(".spec['a.b']"), [json!(1)]);
-        assert_eq!(get(".spec.list[-1:]"), [] as [Value; 0]);
+        assert_eq!(get(".spec.list[-1:].n"), [json!("y")]);
+        assert_eq!(get(".spec.list[-1].n"), [json!("y")]);
+        assert_eq!(get(".spec.list[0:1].n"), [json!("x")]);
+        assert_eq!(get(".spec.list[5:].n"), [] as [Value; 0]);
         assert_eq!(get(".spec.none.x"), [] as [Value; 0]);
     }
 }

@@ -228,7 +228,7 @@ pub(crate) async fn pods(server: &ApiServer, ctx: &Ctx, request: Request) -> Api
     let node = text(&pod["spec"], "nodeName");
     if node.is_empty() {
         if sub == "log" {
-            return Ok((StatusCode::OK, [(header::CONTENT_TYPE, "text/plain")], "").into_response());
+            return Ok(StatusCode::NO_CONTENT.into_response());
         }
         return Err(ApiError::bad_request(format!(
             "pod {name} does not have a host assigned"
@@ -449,10 +449,16 @@ pub(crate) fn service_endpoint(
     let unavailable =
         || ApiError::service_unavailable(format!("no endpoints available for service {name:?}"));
     let chosen = chosen.ok_or_else(|| {
-        ApiError::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
+        let port = if port.parse::<u16>().is_ok() {
+            port.to_owned()
+        } else {
+            format!("{port:?}")
+        };
+        ApiError::service_unavailable(format!("no service port {port} found for service {name:?}"))
     })?;
     let port_name = text(chosen, "name");
     let mut found: Vec<(String, u16)> = Vec::new();
+    let mut any = server.inner.store.get("/endpoints", ns, name).is_some();
     for slice in server
         .inner
         .store
@@ -463,6 +469,7 @@ pub(crate) fn service_endpoint(
         if text(&slice["metadata"]["labels"], "kubernetes.io/service-name") != name {
             continue;
         }
+        any = true;
         let port = slice["ports"]
             .as_array()
             .into_iter()
@@ -501,7 +508,8 @@ pub(crate) fn service_endpoint(
         }
     }
     if found.is_empty() {
-        return Err(unavailable());
+        let missing = || ApiError::not_found(&GroupResource::new("", "services"), name);
+        return Err(if any { unavailable() } else { missing() });
     }
     Ok(found.swap_remove(rand::random_range(0..found.len())))
 }

@@ -63,6 +63,8 @@ pub struct ApiServerConfig {
     pub service_cidr: ServiceCidr,
     /// Ports of NodePort Services.
     pub node_ports: std::ops::RangeInclusive<u16>,
+    /// Changes that a watch can go back; older ones are answered with 410 Gone.
+    pub watch_window: usize,
     /// How long Event objects are kept.
     pub event_ttl: Duration,
 }
@@ -73,6 +75,7 @@ impl ApiServerConfig {
             data_dir: data_dir.into(),
             service_cidr: ServiceCidr::default(),
             node_ports: 30000..=32767,
+            watch_window: crate::store::WINDOW,
             event_ttl: Duration::from_secs(3600),
         }
     }
@@ -121,7 +124,10 @@ pub(crate) struct Inner {
 
 /// Two servers on one file would each believe their own index.
 fn lock(dir: &std::path::Path) -> Result<std::fs::File, OpenError> {
-    let failed = |source| OpenError::DataDir { path: dir.to_owned(), source };
+    let failed = |source| OpenError::DataDir {
+        path: dir.to_owned(),
+        source,
+    };
     let file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)
@@ -151,7 +157,7 @@ impl ApiServer {
         let lock = lock(&config.data_dir)?;
         let keys = Keys::open(&config.data_dir.join("pki"))?;
         let tokens = Tokens::new(&keys)?;
-        let store = Store::open(&config.data_dir.join("localkube.db")).await?;
+        let store = Store::open(&config.data_dir.join("localkube.db"), config.watch_window).await?;
         let definitions = Definitions::load();
         let registry = Registry::new(crate::builtin::kinds(), &definitions);
         let server = Self {

@@ -25,7 +25,10 @@ fn probe(container: &mut Value, name: &str) {
         default_number(probe, field, to);
     }
     http_get(probe);
-    if let Some(grpc) = probe.get_mut("grpc").filter(|grpc| grpc.is_object() && grpc["service"].is_null()) {
+    if let Some(grpc) = probe
+        .get_mut("grpc")
+        .filter(|grpc| grpc.is_object() && grpc["service"].is_null())
+    {
         grpc["service"] = json!("");
     }
 }

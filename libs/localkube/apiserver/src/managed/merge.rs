@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::sets::Set;
-use super::typed::{ListKind, Node, find_item, item_key};
+use super::typed::{ListKind, Node, find_item, item_key, item_value};
 use crate::definitions::Definitions;
 
 /// `live` with everything that `applied` has.
@@ -26,32 +26,29 @@ pub fn merge(defs: &Definitions, node: Node<'_>, live: &mut Value, applied: &Val
         Value::Array(items) if live.is_array() => {
             let kind = node.list();
             let Some(list) = live.as_array_mut() else { return };
-            match &kind {
-                ListKind::Atomic => *list = items.clone(),
-                ListKind::Set => {
-                    // The order of the applied list first, then what others added.
-                    let mut out = items.clone();
-                    out.extend(list.iter().filter(|v| !items.contains(v)).cloned());
-                    *list = out;
+            if kind == ListKind::Atomic {
+                *list = items.clone();
+                return;
+            }
+            let name = |v: &Value| match &kind {
+                ListKind::Map(keys) => item_key(keys, v),
+                _ => item_value(v),
+            };
+            for item in items {
+                match find_item(&kind, list, &name(item)) {
+                    Some(i) => merge(defs, node.item(), &mut list[i], item, false),
+                    None => list.push(item.clone()),
                 }
-                ListKind::Map(keys) => {
-                    for item in items {
-                        match find_item(&kind, list, &item_key(keys, item)) {
-                            Some(i) => merge(defs, node.item(), &mut list[i], item, false),
-                            None => list.push(item.clone()),
-                        }
-                    }
-                    // The applied items keep their order among themselves.
-                    let order: Vec<String> = items.iter().map(|i| item_key(keys, i)).collect();
-                    let places: Vec<usize> = (0..list.len())
-                        .filter(|i| order.contains(&item_key(keys, &list[*i])))
-                        .collect();
-                    let mut chosen: Vec<Value> = places.iter().map(|i| list[*i].clone()).collect();
-                    chosen.sort_by_key(|v| order.iter().position(|o| *o == item_key(keys, v)));
-                    for (place, value) in places.into_iter().zip(chosen) {
-                        list[place] = value;
-                    }
-                }
+            }
+            // The applied items keep their order among themselves, in the places that they have.
+            let order: Vec<String> = items.iter().map(&name).collect();
+            let places: Vec<usize> = (0..list.len())
+                .filter(|i| order.contains(&name(&list[*i])))
+                .collect();
+            let mut chosen: Vec<Value> = places.iter().map(|i| list[*i].clone()).collect();
+            chosen.sort_by_key(|v| order.iter().position(|o| *o == name(v)));
+            for (place, value) in places.into_iter().zip(chosen) {
+                list[place] = value;
             }
         }
         other => *live = other.clone(),

@@ -92,11 +92,15 @@ fn entries(obj: &Value) -> Vec<Value> {
         .unwrap_or_default()
 }
 
+/// Stores the owners in Kubernetes' order: applies first, then by time and name.
 fn set_entries(obj: &mut Value, list: Vec<Value>) {
-    let list: Vec<Value> = list
+    let mut list: Vec<Value> = list
         .into_iter()
         .filter(|e| e["fieldsV1"].as_object().is_some_and(|f| !f.is_empty()))
         .collect();
+    let order =
+        |e: &Value| ["operation", "time", "manager", "subresource"].map(|field| text(e, field).to_owned());
+    list.sort_by_key(order);
     if list.is_empty() {
         if let Some(meta) = obj["metadata"].as_object_mut() {
             meta.remove("managedFields");
@@ -106,20 +110,36 @@ fn set_entries(obj: &mut Value, list: Vec<Value>) {
     }
 }
 
-/// Records who made a new object.
-pub(crate) fn on_create(ctx: &Ctx, obj: &mut Value) {
+/// Records who made a new object; `given` is the object before defaulting.
+pub(crate) fn on_create(ctx: &Ctx, obj: &mut Value, given: &Value) {
     if is_apply(ctx) {
         // The entry of the apply is there already, made of what was applied rather than of what came of it.
         return;
     }
     let node = Node::root(&ctx.defs, &ctx.res);
-    let all = sets::of_value(&ctx.defs, node, &strip(obj), true).unwrap_or_default();
+    let mut all = sets::of_update(&ctx.defs, node, &strip(obj), true).unwrap_or_default();
+    if ctx.res.is("", "pods")
+        && let Some(spec) = all.get_mut("f:spec").and_then(Value::as_object_mut)
+    {
+        // What admission fills in is nobody's.
+        for field in [
+            "tolerations",
+            "preemptionPolicy",
+            "priority",
+            "serviceAccount",
+            "serviceAccountName",
+        ] {
+            if given["spec"].get(field).is_none_or(Value::is_null) {
+                spec.remove(&format!("f:{field}"));
+            }
+        }
+    }
     let made = entry(ctx, &manager(ctx), "Update", "", &all);
     set_entries(obj, vec![made]);
 }
 
 /// Records who changed what.
-pub(crate) fn on_update(ctx: &Ctx, old: &Value, new: &mut Value, part: Part) {
+pub(crate) fn on_update(ctx: &Ctx, old: &Value, new: &mut Value) {
     if is_apply(ctx) {
         return;
     }
@@ -133,7 +153,7 @@ pub(crate) fn on_update(ctx: &Ctx, old: &Value, new: &mut Value, part: Part) {
         set_entries(new, list);
         return;
     }
-    let (manager, sub) = (manager(ctx), if part == Part::Status { "status" } else { "" });
+    let (manager, sub) = (manager(ctx), ctx.info.subresource.as_str());
     for e in &mut list {
         let mut fields = fields_of(e);
         sets::subtract(&mut fields, &change.removed);
@@ -196,8 +216,35 @@ pub(crate) async fn apply(
             "is required for apply patch",
         )));
     };
+    let (group, version) = crate::registry::split_api_version(text(&applied, "apiVersion"));
+    let kind = text(&applied, "kind");
+    if kind.is_empty() || version.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "invalid object type: {group}/{version}, Kind={kind}"
+        )));
+    }
+    let gvk = format!("{group}/{version}, Kind={kind}");
     decode::kind(&ctx.res, &mut applied)?;
-    decode::fields(ctx, &ctx.res, &mut applied)?;
+    let unknown = decode::unknown_fields(ctx, &ctx.res, &mut applied)?;
+    if !unknown.is_empty() {
+        let list: Vec<String> = unknown
+            .iter()
+            .map(|f| format!(".{f}: field not declared in schema"))
+            .collect();
+        let list = if list.len() == 1 {
+            list.join("")
+        } else {
+            format!("errors:\n  {}", list.join("\n  "))
+        };
+        let meta = &applied["metadata"];
+        let place = format!("{}/{}; {gvk}", text(meta, "namespace"), text(meta, "name"));
+        return Err(ApiError::new(
+            500,
+            "",
+            format!("failed to create typed patch object ({place}): {list}"),
+            json!({}),
+        ));
+    }
     let name = ctx.info.name.clone();
     if applied["metadata"]
         .get("managedFields")
@@ -226,16 +273,20 @@ pub(crate) async fn apply(
         if part == Part::Status {
             return Err(ApiError::not_found(&ctx.gr(), &name));
         }
-        if !text(&applied["metadata"], "uid").is_empty()
-            || !text(&applied["metadata"], "resourceVersion").is_empty()
-        {
+        let uid = text(&applied["metadata"], "uid");
+        if !uid.is_empty() {
             return Err(ApiError::conflict(
                 &ctx.gr(),
                 &name,
-                "uid mismatch: the provided object specified uid or resourceVersion, and no existing object was found",
+                format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                ),
             ));
         }
         let mut new = applied.clone();
+        if let Some(meta) = new["metadata"].as_object_mut() {
+            meta.remove("resourceVersion");
+        }
         new["metadata"]["managedFields"] = json!([entry(ctx, &manager, "Apply", "", &owned)]);
         return Ok((create(server, ctx, new).await?, true));
     }
@@ -289,6 +340,10 @@ fn combine(
     if !conflicts.is_empty() && !force {
         return Err(conflict(&conflicts));
     }
+    let time = list
+        .iter()
+        .find(|e| is_entry(e, manager, "Apply", sub))
+        .and_then(|e| e.get("time").cloned());
     // What this manager applied before and does not now goes away, unless somebody else has it too.
     let before = list
         .iter()
@@ -304,7 +359,17 @@ fn combine(
     }
     merge::remove(&ctx.defs, node, &mut merged, &gone, true);
     list.retain(|e| !is_entry(e, manager, "Apply", sub));
-    list.insert(0, entry(ctx, manager, "Apply", sub, owned));
+    let mut own = entry(ctx, manager, "Apply", sub, owned);
+    if strip(old) == strip(&merged)
+        && let Some(map) = own.as_object_mut()
+    {
+        // An apply that changes owners only is not the time of anything.
+        match time {
+            Some(time) => map.insert("time".into(), time),
+            None => map.remove("time"),
+        };
+    }
+    list.push(own);
     set_entries(&mut merged, list);
     Ok(merged)
 }
@@ -316,9 +381,6 @@ fn shown(e: &Value) -> String {
     }
     if text(e, "operation") == "Update" {
         out.push_str(&format!(" using {}", text(e, "apiVersion")));
-        if !text(e, "time").is_empty() {
-            out.push_str(&format!(" at {}", text(e, "time")));
-        }
     }
     out
 }

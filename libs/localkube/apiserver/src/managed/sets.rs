@@ -45,6 +45,35 @@ pub fn of_value(defs: &Definitions, node: Node<'_>, value: &Value, root: bool) -
     Some(out)
 }
 
+/// All fields of a value as an update owns them: maps that were not there before are members themselves.
+pub fn of_update(defs: &Definitions, node: Node<'_>, value: &Value, root: bool) -> Option<Set> {
+    let mut out = of_value(defs, node, value, root)?;
+    match value {
+        Value::Object(map) if !out.is_empty() => {
+            for (k, v) in map {
+                if let Some(inner) = of_update(defs, node.child(root, defs, k), v, false) {
+                    out.insert(field(k), Value::Object(inner));
+                }
+            }
+            if !root && node.is_map() {
+                out.insert(".".into(), json!({}));
+            }
+        }
+        Value::Array(list) => {
+            if let ListKind::Map(keys) = node.list() {
+                for item in list {
+                    if let Some(mut inner) = of_update(defs, node.item(), item, false) {
+                        inner.insert(".".into(), json!({}));
+                        out.insert(item_key(keys, item), Value::Object(inner));
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    Some(out)
+}
+
 fn put(out: &mut Set, element: String, child: Option<Set>) {
     match child {
         Some(c) => {
@@ -73,7 +102,7 @@ pub fn difference(defs: &Definitions, node: Node<'_>, old: &Value, new: &Value, 
                b: Option<&Value>,
                item: bool| {
         let whole = |v: &Value| {
-            let own = of_value(defs, node, v, false);
+            let own = of_update(defs, node, v, false);
             if item {
                 let mut own = own.unwrap_or_default();
                 own.insert(".".into(), json!({}));
@@ -189,6 +218,9 @@ pub fn subtract(a: &mut Set, b: &Set) {
             subtract(x, y);
             if x.is_empty() {
                 a.remove(k);
+            } else if x.len() == 1 && x.contains_key(".") {
+                // A member without parts is written as a leaf.
+                x.clear();
             }
         }
     }

@@ -87,6 +87,18 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// A map of names that are not fixed.
+    pub fn is_map(self) -> bool {
+        match self {
+            Self::Builtin(defs, def) => {
+                let def = defs.resolve(def);
+                def.properties.is_empty() && def.additional.is_some()
+            }
+            Self::Custom(s) => s.properties.is_empty() && s.additional_properties.is_some(),
+            Self::Free => false,
+        }
+    }
+
     pub fn atomic_map(self) -> bool {
         match self {
             Self::Builtin(defs, def) => [def, defs.resolve(def)]

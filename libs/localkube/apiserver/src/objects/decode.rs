@@ -158,6 +158,16 @@ pub(crate) fn kind(res: &Resource, obj: &mut Value) -> ApiResult<()> {
     Ok(())
 }
 
+/// Checks types and drops unknown fields; their paths.
+pub(crate) fn unknown_fields(ctx: &Ctx, res: &Resource, obj: &mut Value) -> ApiResult<Vec<String>> {
+    raw_fields(ctx, res, obj).map_err(|text| {
+        ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {text}",
+            res.kind, res.version, res.kind
+        ))
+    })
+}
+
 /// Checks types, drops unknown fields and reacts to them as `fieldValidation` says.
 pub(crate) fn fields(ctx: &Ctx, res: &Resource, obj: &mut Value) -> ApiResult<()> {
     let handled = |text: &str| {

@@ -73,12 +73,9 @@ pub(crate) async fn patch(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResu
         return crate::managed::apply(server, ctx, applied, part).await;
     }
     if ctx.query.get("force").is_some() {
-        return Err(ApiError::new(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-            serde_json::json!({}),
-        ));
+        let error =
+            crate::field_error::FieldError::forbidden("force", "may not be specified for non-apply patch");
+        return Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
     }
     let patch: Value = serde_json::from_slice(body)
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;

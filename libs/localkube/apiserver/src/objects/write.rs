@@ -138,7 +138,10 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
         ));
     }
     begin_metadata(ctx, &mut obj)?;
+    let given = obj.clone();
     default(ctx, &mut obj);
+    tidy_meta(&mut obj);
+    managed::on_create(ctx, &mut obj, &given);
     if res.status
         && let Some(map) = obj.as_object_mut()
     {
@@ -167,7 +170,6 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
     if is_definition {
         obj["status"] = crate::crd::initial_status(&obj);
     }
-    managed::on_create(ctx, &mut obj);
     if dry_run {
         if inner.store.get(&res.storage, ctx.ns(), &name).is_some() {
             return Err(ApiError::already_exists(&ctx.gr(), &name));
@@ -361,6 +363,8 @@ async fn write_once(
         Part::Internal => {}
     }
     default(ctx, new);
+    tidy_meta(new);
+    managed::on_update(ctx, old, new);
     if part == Part::Main
         && let Some(rules) = res.rules()
     {
@@ -398,8 +402,6 @@ async fn write_once(
     if res.is("apiextensions.k8s.io", "customresourcedefinitions") && part == Part::Main {
         new["status"] = crate::crd::status(new, taken_names(server, new).as_deref());
     }
-    managed::on_update(ctx, old, new, part);
-
     let place = key(res, ctx.ns(), name);
     if deletion_is_due(res, old, new) {
         if dry_run {

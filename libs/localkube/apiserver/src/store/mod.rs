@@ -19,8 +19,9 @@ use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 pub use sqlite::OpenStoreError;
 
-/// Changes kept for watches that resume.
-const WINDOW: usize = 4096;
+/// Changes kept for watches that resume, and the most JSON that they may hold.
+pub const WINDOW: usize = 16_384;
+const WINDOW_BYTES: usize = 24 * 1024 * 1024;
 /// Changes that one watcher may be behind before it has to list again.
 const CHANNEL: usize = 2048;
 /// Writes that may wait for the disk.
@@ -152,6 +153,8 @@ struct State {
     overlay: HashMap<Key, Option<Arc<Obj>>>,
     overlay_rv: HashMap<Key, u64>,
     window: VecDeque<Arc<Change>>,
+    window_bytes: usize,
+    window_limit: usize,
     /// Everything at or below this version may be missing from the window.
     oldest: u64,
     next_rv: u64,
@@ -178,8 +181,8 @@ pub struct Subscription {
 
 impl Store {
     /// Opens or makes the database file.
-    pub async fn open(file: &Path) -> Result<Self, OpenStoreError> {
-        let (db, loaded) = sqlite::Database::open(file, WINDOW).await?;
+    pub async fn open(file: &Path, window_limit: usize) -> Result<Self, OpenStoreError> {
+        let (db, loaded) = sqlite::Database::open(file, window_limit).await?;
         let mut objects: HashMap<Arc<str>, Objects> = HashMap::new();
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut intern = |s: String| -> Arc<str> {
@@ -214,6 +217,8 @@ impl Store {
             objects,
             overlay: HashMap::new(),
             overlay_rv: HashMap::new(),
+            window_bytes: window.iter().map(|c| c.obj.bytes().len()).sum(),
+            window_limit,
             window,
             oldest,
             next_rv: loaded.rv + 1,
@@ -487,10 +492,13 @@ impl State {
                 .as_ref()
                 .map(|p| Arc::new(Obj::from_bytes(p.rv, p.bytes().clone()))),
         }));
-        while self.window.len() > WINDOW {
-            if let Some(dropped) = self.window.pop_front() {
-                self.oldest = dropped.rv;
-            }
+        self.window_bytes += change.obj.bytes().len();
+        while self.window.len() > self.window_limit || self.window_bytes > WINDOW_BYTES {
+            let Some(dropped) = self.window.pop_front() else {
+                break;
+            };
+            self.window_bytes = self.window_bytes.saturating_sub(dropped.obj.bytes().len());
+            self.oldest = dropped.rv;
         }
         if let Some(channel) = self.channels.get(&key.resource) {
             let _ = channel.send(change.clone());

@@ -9,8 +9,6 @@ use super::{Change, ChangeKind};
 
 /// Version of the tables; a file with a higher one is refused.
 const SCHEMA: i64 = 1;
-/// Changes kept in the file.
-const KEEP: i64 = 8192;
 
 /// Why the database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +38,8 @@ pub(super) struct Loaded {
 pub(super) struct Database {
     conn: SqliteConnection,
     since_trim: i64,
+    /// Changes kept in the file.
+    keep: i64,
 }
 
 fn unsigned(n: i64) -> u64 {
@@ -114,7 +114,14 @@ impl Database {
             .chain(objects.iter().map(|o| o.rv))
             .max()
             .unwrap_or(0);
-        Ok((Self { conn, since_trim: 0 }, Loaded { objects, changes, rv }))
+        Ok((
+            Self {
+                conn,
+                since_trim: 0,
+                keep: i64::try_from(window).unwrap_or(i64::MAX),
+            },
+            Loaded { objects, changes, rv },
+        ))
     }
 
     /// Writes changes in one transaction.
@@ -161,7 +168,7 @@ impl Database {
         if self.since_trim >= 1024 {
             self.since_trim = 0;
             sqlx::query("DELETE FROM changes WHERE rv <= $1")
-                .bind(newest - KEEP)
+                .bind(newest - self.keep)
                 .execute(&mut *tx)
                 .await?;
         }

@@ -24,8 +24,7 @@ pub(crate) async fn bind(server: &ApiServer, ctx: &Ctx, body: &[u8]) -> ApiResul
     };
     let node = text(&binding["target"], "name").to_owned();
     if node.is_empty() {
-        let e = crate::field_error::FieldError::required("target.name", "");
-        return Err(ApiError::invalid("", "Binding", &name, &[e]));
+        return Err(ApiError::new(500, "", "target.name: Required value", json!({})));
     }
     let refused =
         |text: String| ApiError::conflict(&crate::error::GroupResource::new("", "pods/binding"), &name, text);

@@ -123,7 +123,7 @@ pub(crate) fn answer(
     if !request["metadata"].is_object() {
         request["metadata"] = json!({});
     }
-    let invalid = |e: FieldError| ApiError::invalid(&info.group, kind, "", &[e]);
+    let invalid = |e: FieldError| ApiError::invalid(&info.group, "", "", &[e]);
     let spec = request["spec"].clone();
     request["status"] = match review {
         Review::Token => {
@@ -217,7 +217,8 @@ fn check_attributes(spec: &Value) -> Result<(), FieldError> {
     ) {
         (true, true) => Err(FieldError::invalid(
             "spec.nonResourceAttributes",
-            spec["nonResourceAttributes"].clone(),
+            // Printed as Kubernetes' internal type is.
+            json!({"Path": spec["nonResourceAttributes"]["path"], "Verb": spec["nonResourceAttributes"]["verb"]}),
             "cannot be specified in combination with resourceAttributes",
         )),
         (false, false) => Err(FieldError::invalid(

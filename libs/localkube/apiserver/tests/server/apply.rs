@@ -86,10 +86,9 @@ async fn updates_take_ownership() {
     .await;
     assert_eq!(code, 409);
     assert!(
-        status["message"]
-            .as_str()
-            .unwrap()
-            .starts_with("Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1 at "),
+        status["message"].as_str().unwrap().starts_with(
+            "Apply failed with 1 conflict: conflict with \"scaler\" using apps/v1: .spec.replicas"
+        ),
         "{status}"
     );
     let (code, status) = s

@@ -19,10 +19,18 @@ async fn objects_versions_and_watches_survive_a_restart() {
     // No shutdown: what was acknowledged is in the files, as a crash would leave them.
     let crashed = tempfile::tempdir().unwrap();
     std::fs::create_dir(crashed.path().join("pki")).unwrap();
-    for file in ["localkube.db", "localkube.db-wal", "pki/ca.crt", "pki/ca.key", "pki/sa.key"] {
+    for file in [
+        "localkube.db",
+        "localkube.db-wal",
+        "pki/ca.crt",
+        "pki/ca.key",
+        "pki/sa.key",
+    ] {
         std::fs::copy(s.dir.path().join(file), crashed.path().join(file)).unwrap();
     }
-    let again = ApiServer::open(ApiServerConfig::new(crashed.path())).await.unwrap();
+    let again = ApiServer::open(ApiServerConfig::new(crashed.path()))
+        .await
+        .unwrap();
     let client = again.client(user("admin", &["system:masters"]), "default");
     let (code, found) = send(
         &client,
@@ -61,7 +69,11 @@ async fn objects_versions_and_watches_survive_a_restart() {
 #[tokio::test]
 async fn one_server_per_folder() {
     let s = server().await;
-    let error = ApiServer::open(ApiServerConfig::new(s.dir.path())).await.err().unwrap().to_string();
+    let error = ApiServer::open(ApiServerConfig::new(s.dir.path()))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("is in use by another process"), "{error}");
 }
 

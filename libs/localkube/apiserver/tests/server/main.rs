@@ -21,17 +21,20 @@ pub struct Server {
 }
 
 pub async fn server() -> Server {
+    server_with(|_| ()).await
+}
+
+pub async fn server_with(change: impl FnOnce(&mut ApiServerConfig)) -> Server {
     let dir = tempfile::tempdir().unwrap();
-    let api = ApiServer::open(ApiServerConfig::new(dir.path())).await.unwrap();
+    let mut config = ApiServerConfig::new(dir.path());
+    change(&mut config);
+    let api = ApiServer::open(config).await.unwrap();
     let client = api.client(user("admin", &["system:masters"]), "default");
     let server = Server { api, client, dir };
     // The ServiceAccount controller is not part of the API server.
+    let account = json!({"metadata": {"name": "default"}});
     server
-        .ok(
-            "POST",
-            "/api/v1/namespaces/default/serviceaccounts",
-            json!({"metadata": {"name": "default"}}),
-        )
+        .ok("POST", "/api/v1/namespaces/default/serviceaccounts", account)
         .await;
     server
 }

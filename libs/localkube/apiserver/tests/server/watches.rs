@@ -7,7 +7,7 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 
-use crate::server;
+use crate::{server, server_with};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -83,7 +83,7 @@ async fn streaming_lists_end_with_a_bookmark() {
 
 #[tokio::test]
 async fn versions_of_the_future_and_the_past() {
-    let s = server().await;
+    let s = server_with(|config| config.watch_window = 64).await;
     let (code, status) = s
         .fails(
             "GET",
@@ -103,7 +103,7 @@ async fn versions_of_the_future_and_the_past() {
     // Push the first versions out of the window.
     s.ok("POST", CONFIG_MAPS, json!({"metadata": {"name": "w"}}))
         .await;
-    for i in 0..4200 {
+    for i in 0..80 {
         let patch = json!({"data": {"i": i.to_string()}});
         s.send(
             "PATCH",
