@@ -1,6 +1,6 @@
 //! The service over real connections: HTTP, credentials, signed URLs, tenants; and S3 as boto3 and minio's client speak it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The store and its calls on both engines, tenants, and rights on every method. PostgreSQL runs when
 //! `FERROFLOW_TEST_POSTGRES` gives a URL.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ async fn engines() -> Vec<Fixture> {
             &format!("m{}", ferroflow_kernel::random_suffix(10)),
         )),
         Err(_) => {
-            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)")
+            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)");
         }
     }
     let mut all = Vec::new();

@@ -126,7 +126,7 @@ impl ArtifactService for Grpc {
                 let pieces: Vec<_> = bytes.chunks(CHUNK).map(|piece| bytes.slice_ref(piece)).collect();
                 stream::iter(pieces.into_iter().map(|piece| {
                     Ok(pb::GetResponse {
-                        part: Some(pb::get_response::Part::Chunk(piece.to_vec().into())),
+                        part: Some(pb::get_response::Part::Chunk(piece.to_vec())),
                     })
                 }))
             });

@@ -62,7 +62,7 @@ fn some(text: Option<String>) -> Option<String> {
 }
 
 macro_rules! node {
-    ($message:ident, $kind:ident, $to:ident, $from:ident, $state:ident, $uri:ident) => {
+    ($message:ident, $kind:ident, $to:ident, $from:ident, $state:ident, $uri:ident $(, $rest:expr)?) => {
         /// From MLMD's message.
         pub(crate) fn $to(message: pb::$message) -> Result<Node, Error> {
             Ok(Node {
@@ -95,7 +95,7 @@ macro_rules! node {
                 create_time_since_epoch: Some(node.created),
                 last_update_time_since_epoch: Some(node.updated),
                 system_metadata: any(node.system_metadata),
-                ..Default::default()
+                $(..$rest)?
             };
             node!(@set_uri $uri, message, node.uri);
             node!(@set_state $state, message, node.state);
@@ -112,19 +112,28 @@ macro_rules! node {
     (@set_state $field:ident, $message:ident, $value:expr) => { $message.$field = $value; };
 }
 
-node!(Artifact, Artifact, to_artifact, from_artifact, state, uri);
+node!(
+    Artifact,
+    Artifact,
+    to_artifact,
+    from_artifact,
+    state,
+    uri,
+    pb::Artifact::default()
+);
 node!(
     Execution,
     Execution,
     to_execution,
     from_execution,
     last_known_state,
-    none
+    none,
+    pb::Execution::default()
 );
 node!(Context, Context, to_context, from_context, none, none);
 
 macro_rules! node_type {
-    ($message:ident, $kind:ident, $to:ident, $from:ident) => {
+    ($message:ident, $kind:ident, $to:ident, $from:ident $(, $rest:expr)?) => {
         /// From MLMD's message.
         pub(crate) fn $to(message: pb::$message) -> NodeType {
             NodeType {
@@ -151,7 +160,7 @@ macro_rules! node_type {
                 external_id: of.external_id,
                 properties: of.properties.into_iter().collect(),
                 base_type: of.base_type,
-                ..Default::default()
+                $(..$rest)?
             };
             node_type!(@fill $kind, message, of.input_type, of.output_type);
             message
@@ -169,7 +178,13 @@ macro_rules! node_type {
 }
 
 node_type!(ArtifactType, Artifact, to_artifact_type, from_artifact_type);
-node_type!(ExecutionType, Execution, to_execution_type, from_execution_type);
+node_type!(
+    ExecutionType,
+    Execution,
+    to_execution_type,
+    from_execution_type,
+    pb::ExecutionType::default()
+);
 node_type!(ContextType, Context, to_context_type, from_context_type);
 
 /// From MLMD's message; the time of an event that has none is `now`.
@@ -209,7 +224,7 @@ pub(crate) fn to_list(options: Option<pb::ListOperationOptions>, within: Within)
             format!("{limit} is less than 1"),
         ));
     }
-    let order = options.order_by_field.clone().unwrap_or_default();
+    let order = options.order_by_field.unwrap_or_default();
     use pb::list_operation_options::order_by_field::Field;
     Ok(ListQuery {
         within,

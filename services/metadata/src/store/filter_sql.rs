@@ -388,7 +388,7 @@ fn constant(holds: Holds, literal: &Literal) -> Result<Value, Error> {
         bad(format!("{literal:?} stands where {wanted} is needed"))
     };
     Ok(match (holds, literal) {
-        (Holds::Int, Literal::Int(number)) => Value::from(*number),
+        (Holds::Int | Holds::Names(_), Literal::Int(number)) => Value::from(*number),
         (Holds::Real, Literal::Real(number)) => Value::from(*number),
         (Holds::Real, Literal::Int(number)) => {
             #[expect(clippy::cast_precision_loss, reason = "the column is a double")]
@@ -401,7 +401,6 @@ fn constant(holds: Holds, literal: &Literal) -> Result<Value, Error> {
             let at = names.iter().position(|name| name == word).ok_or_else(wrong)?;
             Value::from(i64::try_from(at).map_err(Error::internal)?)
         }
-        (Holds::Names(_), Literal::Int(number)) => Value::from(*number),
         _ => return Err(wrong()),
     })
 }

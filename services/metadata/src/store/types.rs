@@ -33,7 +33,7 @@ pub(crate) async fn read(
         Which::All => {
             found = reader
                 .rows(&format!("{SELECT} WHERE {whose} ORDER BY id"), base)
-                .await?
+                .await?;
         }
         Which::Named(name, version) => {
             let sql = format!("{SELECT} WHERE {whose} AND name = $3 AND version = $4");

@@ -49,6 +49,9 @@ pub(crate) fn router(service: Service, prefix: &'static str) -> Router {
         .with_state(Endpoint { service, prefix })
 }
 
+/// A verified signature, and the key that also signs chunks.
+type Signed = (Signature, Vec<u8>);
+
 /// A request, authenticated and taken apart.
 struct Call {
     service: Service,
@@ -58,7 +61,7 @@ struct Call {
     query: BTreeMap<String, String>,
     bucket: String,
     key: String,
-    signature: Option<(Signature, Vec<u8>)>,
+    signature: Option<Signed>,
 }
 
 async fn handle(State(endpoint): State<Endpoint>, request: Request) -> Response {
@@ -110,11 +113,7 @@ async fn serve(endpoint: Endpoint, parts: Parts, payload: Body) -> Result<Respon
 /// Who sends the request. A signature by a key of ours must verify and limits the caller to its grant. Any other request
 /// counts only if the gateway has named its caller: a Pod, or the user whose laptop this is, may then sign with whatever
 /// keys its tool was given.
-fn identify(
-    service: &Service,
-    parts: &Parts,
-    path: &str,
-) -> Result<(Actor, Option<(Signature, Vec<u8>)>), Fault> {
+fn identify(service: &Service, parts: &Parts, path: &str) -> Result<(Actor, Option<Signed>), Fault> {
     if let Some(access_key) = sigv2::access_key(parts).filter(|key| CredentialKey::is_ours(key)) {
         sigv2::verify(
             parts,
