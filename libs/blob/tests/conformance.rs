@@ -1,5 +1,5 @@
 //! One suite for every adapter: a local folder, memory, and the three clouds' emulators where their address is given
-//! (`e2e/emulators/run` starts them and sets `FERROFLOW_TEST_S3`, `FERROFLOW_TEST_GCS`, `FERROFLOW_TEST_AZURE`).
+//! (`e2e/emulators/run.py` starts them and sets `FERROFLOW_TEST_S3`, `FERROFLOW_TEST_GCS`, `FERROFLOW_TEST_AZURE`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -397,7 +397,7 @@ async fn memory() {
 
 async fn emulator(variable: &str) {
     let Ok(text) = std::env::var(variable) else {
-        eprintln!("SKIPPED: {variable} is not set (e2e/emulators/run starts the emulator and sets it)");
+        eprintln!("SKIPPED: {variable} is not set (e2e/emulators/run.py starts the emulator and sets it)");
         return;
     };
     // `URL name=value name=value`

@@ -157,6 +157,8 @@ def with_boto3(endpoint, folder):
     # wrong secret, unknown key
     bad = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=os.environ["KEY_A"], aws_secret_access_key="x", region_name="us-east-1")
     refused("SignatureDoesNotMatch", bad.list_buckets)
+    if "S3_ROOT" not in os.environ:
+        return  # behind the gateway, which knows this machine's user whatever the keys are
     bad = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id="minio", aws_secret_access_key="minio123", region_name="us-east-1")
     refused("InvalidAccessKeyId", bad.list_buckets)
 
@@ -186,7 +188,8 @@ def with_minio(endpoint):
 
 
 if __name__ == "__main__":
-    with_boto3(os.environ["S3_ROOT"], "root")
     with_boto3(os.environ["S3_PREFIXED"], "prefixed")
-    with_minio(os.environ["S3_ROOT"])
+    if root := os.environ.get("S3_ROOT"):
+        with_boto3(root, "root")
+        with_minio(root)
     print("s3 clients:", "boto3", boto3.__version__, "ok")

@@ -1,7 +1,7 @@
 """The unmodified `ml-metadata` client against Ferroflow's metadata service: what KFP's driver, launcher and UI do, filters,
 paging and lineage.
 
-    python e2e/stories/mlmd.py http://localhost:8080
+    python e2e/stories/metadata/mlmd.py http://localhost:8080
 """
 
 import sys
