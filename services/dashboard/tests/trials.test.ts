@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Experiment, Trial } from "../src/api/types";
-import { parallel, rows } from "../src/parts/trials";
+import { newest, parallel, progress, rows } from "../src/parts/trials";
 
 const experiment: Experiment = {
   metadata: { name: "e" },
@@ -32,4 +32,19 @@ test("axes have the scale of their parameter", () => {
 
 test("a metric that is unavailable is no value", () => {
   expect(rows(experiment, [trial("t", "0.1", "unavailable")])[0]?.objective).toBeUndefined();
+});
+
+test("progress follows the ends of trials and keeps the best", () => {
+  const ended = (name: string, loss: string, at: string): Trial => {
+    const one = trial(name, "0.1", loss);
+    return { ...one, status: { ...one.status, completionTime: at } };
+  };
+  const points = progress(experiment, [ended("b", "0.5", "2026-01-01T00:00:02Z"), ended("a", "0.7", "2026-01-01T00:00:01Z"), trial("none", "0.2"), ended("c", "0.6", "2026-01-01T00:00:03Z")]);
+  expect(points.map((point) => [point.name, point.best])).toEqual([["a", 0.7], ["b", 0.5], ["c", 0.5]]);
+});
+
+test("the newest comes first", () => {
+  const made = (name: string, creationTimestamp?: string) => ({ metadata: { name, creationTimestamp } });
+  expect(newest([made("old", "2025-01-01T00:00:00Z"), made("new", "2026-01-01T00:00:00Z"), made("none")]).map((item) => item.metadata.name)).toEqual(["new", "old", "none"]);
+  expect(newest(undefined)).toEqual([]);
 });

@@ -1,4 +1,4 @@
-import { useQuery } from "@tanstack/react-query";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { json, plain } from "./http";
 import type * as T from "./types";
 
@@ -17,61 +17,53 @@ export const useNamespaces = () =>
     staleTime: 60_000,
   });
 
-export const useRuns = (namespace: string, page: string, size = 20) =>
+export const useRuns = (namespace: string, page: string, size = 20, name = "") =>
   useQuery({
-    queryKey: ["runs", namespace, page, size],
+    queryKey: ["runs", namespace, page, size, name],
     queryFn: () => {
       const query = new URLSearchParams({ namespace, page_size: String(size), page_token: page, sort_by: "created_at desc" });
+      if (name) query.set("filter", JSON.stringify({ predicates: [{ key: "name", operation: "IS_SUBSTRING", string_value: name }] }));
       return json<{ runs?: T.KfpRun[]; next_page_token?: string; total_size?: number }>(`/apis/v2beta1/runs?${query}`);
     },
+    placeholderData: keepPreviousData,
     refetchInterval: LIVE,
   });
 
-const ended = (state?: T.RunState) => state !== undefined && ["SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"].includes(state);
+/** Whether a run or a step is still to change. */
+export const isLive = (state?: string) => !["SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"].includes(state ?? "PENDING");
 
 export const useRun = (id: string) =>
   useQuery({
     queryKey: ["run", id],
-    queryFn: () => json<T.KfpRun>(`/apis/v2beta1/runs/${id}`),
-    refetchInterval: (query) => (ended(query.state.data?.state) ? false : 700),
+    queryFn: () => json<T.RunGraph>(`/apis/ferroflow/v1/pipelines/runs/${id}/graph`),
+    refetchInterval: (query) => (query.state.data && !isLive(query.state.data.run.state) ? false : 700),
   });
 
-export const usePipelineSpec = (run?: T.KfpRun) => {
-  const reference = run?.pipeline_version_reference;
-  return useQuery({
-    queryKey: ["spec", run?.run_id],
-    enabled: run !== undefined,
-    staleTime: Infinity,
+/** Asks for so many lines at most: a step may print hundreds of megabytes. */
+export const LOG_LINES = 2000;
+
+export const logPath = (run: string, pod: string) => `/apis/v1alpha1/runs/${run}/nodes/${encodeURIComponent(pod)}/log`;
+
+export const useTaskLog = (run: string, pod: string | undefined, live: boolean) =>
+  useQuery({
+    // asked once more when the step has ended, for its last words
+    queryKey: ["log", run, pod, live],
+    enabled: pod !== undefined,
+    queryFn: () => plain(`${logPath(run, pod ?? "")}?tail_lines=${LOG_LINES}`),
+    placeholderData: (before, query) => (query?.queryKey[2] === pod ? before : undefined),
+    refetchInterval: live ? 1200 : false,
+    retry: false,
+  });
+
+export const useModelArtifacts = (namespace: string) =>
+  useQuery({
+    queryKey: ["model-artifacts", namespace],
     queryFn: async () => {
-      if (run?.pipeline_spec) return run.pipeline_spec;
-      const path = `/apis/v2beta1/pipelines/${reference?.pipeline_id}/versions/${reference?.pipeline_version_id}`;
-      return (await json<{ pipeline_spec: Record<string, unknown> }>(path)).pipeline_spec;
+      const path = `/apis/ferroflow/v1/metadata/models?namespace=${encodeURIComponent(namespace)}&page_size=50`;
+      return (await json<{ models?: T.ModelArtifact[] }>(path)).models ?? [];
     },
+    refetchInterval: LIVE * 3,
   });
-};
-
-export const useTaskLog = (runId: string, node: string | undefined, live: boolean) =>
-  useQuery({
-    queryKey: ["log", runId, node],
-    enabled: node !== undefined,
-    queryFn: () => plain(`/apis/v1alpha1/runs/${runId}/nodes/${node}/log`),
-    refetchInterval: live ? 1500 : false,
-    retry: false,
-  });
-
-export const useLineage = (runId: string, live: boolean) =>
-  useQuery({
-    queryKey: ["lineage", runId],
-    queryFn: () => json<Lineage>(`/apis/ferroflow/v1/metadata/runs/${runId}/lineage`),
-    refetchInterval: live ? LIVE : false,
-    retry: false,
-  });
-
-/** What the metadata service tells about a run. */
-export interface Lineage {
-  nodes: { id: string; kind: "artifact" | "execution"; name: string; type: string; uri?: string; state?: string; properties?: Record<string, unknown> }[];
-  edges: { from: string; to: string; name?: string }[];
-}
 
 const kube = <R>(group: string, namespace: string, plural: string, name = "") =>
   json<R>(`/kube/apis/${group}/namespaces/${namespace}/${plural}${name && `/${name}`}`);

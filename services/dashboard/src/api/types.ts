@@ -22,21 +22,64 @@ export interface KfpRun {
   pipeline_spec?: Record<string, unknown>;
   pipeline_version_reference?: { pipeline_id?: string; pipeline_version_id?: string };
   runtime_config?: { parameters?: Record<string, unknown> };
-  run_details?: { task_details?: KfpTask[] };
 }
 
-export interface KfpTask {
-  task_id: string;
+/** An artifact as a task reads or writes it. */
+export interface Artifact {
+  id?: string;
+  name?: string;
+  uri?: string;
+  type?: string;
+  metadata?: Record<string, unknown>;
+  size?: number;
+}
+
+export interface TaskValues {
+  parameters?: Record<string, unknown>;
+  artifacts?: Record<string, Artifact[]>;
+}
+
+export interface Attempt {
+  number: number;
+  pod_name: string;
+  state: string;
+  message?: string | null;
+}
+
+/** A task of a run with all that is known about it; `after` names tasks of the same parent. */
+export interface RunTask {
+  path: string;
+  parent?: string | null;
+  name: string;
   display_name: string;
-  state?: RunState;
-  start_time?: string;
-  end_time?: string;
-  error?: { message?: string };
-  pod_name?: string;
-  parent_task_id?: string;
-  child_tasks?: { pod_name?: string; task_id?: string }[];
-  inputs?: Record<string, { artifact_ids?: string[] }>;
-  outputs?: Record<string, { artifact_ids?: string[] }>;
+  kind: "root" | "container" | "importer" | "dag" | "loop" | "iteration";
+  state: RunState;
+  cached?: boolean;
+  message?: string | null;
+  after: string[];
+  started_at?: string | null;
+  ended_at?: string | null;
+  inputs: TaskValues;
+  outputs: TaskValues;
+  attempts: Attempt[];
+}
+
+export interface RunGraph {
+  run: KfpRun;
+  namespace: string;
+  parameters?: Record<string, unknown>;
+  tasks: RunTask[];
+}
+
+/** A model that a run made, as the metadata service lists it. Numbers of 64 bits come as text. */
+export interface ModelArtifact {
+  artifact_id?: string;
+  name?: string;
+  uri?: string;
+  metrics?: Record<string, number>;
+  run_id?: string;
+  execution_name?: string;
+  created_ms?: string;
 }
 
 export interface Meta {
@@ -72,6 +115,7 @@ export interface Experiment {
     trialsSucceeded?: number;
     trialsFailed?: number;
     trialsRunning?: number;
+    trialMetricsUnavailable?: number;
     currentOptimalTrial?: {
       bestTrialName?: string;
       parameterAssignments?: { name: string; value: string }[];

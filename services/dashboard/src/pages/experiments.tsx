@@ -1,13 +1,16 @@
 import { Link } from "react-router";
 import { useExperiments } from "../api/queries";
 import { useNamespace } from "../parts/namespace";
+import { short } from "../parts/numbers";
 import { Badge, Empty, Loading, Problem, condition } from "../parts/states";
-import { ago } from "../parts/time";
+import { ago, useNow } from "../parts/time";
+import { bestOf, newest } from "../parts/trials";
 
 /** Katib experiments of a namespace. */
 export function Experiments() {
   const [namespace] = useNamespace();
   const list = useExperiments(namespace);
+  const now = useNow();
   return (
     <>
       <h1>Tuning experiments</h1>
@@ -15,7 +18,7 @@ export function Experiments() {
         {list.isPending && <Loading />}
         {list.error && <Problem error={list.error} />}
         {list.data?.items.length === 0 && (
-          <Empty title="No experiments" text="Create one with KatibClient().tune(...) or kubectl apply -f experiment.yaml." />
+          <Empty title="No experiments" text="Create one with KatibClient().tune(…) or kubectl apply -f experiment.yaml." />
         )}
         {!!list.data?.items.length && (
           <div className="scroll">
@@ -26,30 +29,30 @@ export function Experiments() {
                   <th>State</th>
                   <th>Trials</th>
                   <th>Best</th>
-                  <th>Age</th>
+                  <th className="wide">Algorithm</th>
+                  <th className="wide">Created</th>
                 </tr>
               </thead>
               <tbody>
-                {list.data.items.map((item) => {
-                  const best = item.status?.currentOptimalTrial?.observation?.metrics?.find(
-                    (metric) => metric.name === item.spec.objective.objectiveMetricName,
-                  );
-                  return (
-                    <tr key={item.metadata.name}>
-                      <td>
-                        <Link to={`/experiments/${item.metadata.name}`}>{item.metadata.name}</Link>
-                      </td>
-                      <td>
-                        <Badge state={condition(item.status?.conditions)} />
-                      </td>
-                      <td>
-                        {item.status?.trialsSucceeded ?? 0} / {item.spec.maxTrialCount ?? "∞"}
-                      </td>
-                      <td>{best ? `${best.name} ${best.latest}` : ""}</td>
-                      <td>{ago(item.metadata.creationTimestamp)}</td>
-                    </tr>
-                  );
-                })}
+                {newest(list.data.items).map((item) => (
+                  <tr key={item.metadata.name}>
+                    <td className="name">
+                      <Link to={`/experiments/${item.metadata.name}`}>{item.metadata.name}</Link>
+                    </td>
+                    <td>
+                      <Badge state={condition(item.status?.conditions)} />
+                    </td>
+                    <td className="keep">
+                      {item.status?.trialsSucceeded ?? 0} / {item.spec.maxTrialCount ?? "∞"}
+                    </td>
+                    <td className="keep">
+                      <span className="faint wide">{item.spec.objective.objectiveMetricName} </span>
+                      {short(bestOf(item))}
+                    </td>
+                    <td className="wide">{item.spec.algorithm?.algorithmName}</td>
+                    <td className="wide keep">{ago(item.metadata.creationTimestamp, now)}</td>
+                  </tr>
+                ))}
               </tbody>
             </table>
           </div>

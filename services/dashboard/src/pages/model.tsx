@@ -3,10 +3,12 @@ import { type FormEvent, useState } from "react";
 import { useParams } from "react-router";
 import { json } from "../api/http";
 import { useModel, useModelMetadata } from "../api/queries";
+import type { ModelMetadata } from "../api/types";
+import { Copy, Snippet } from "../parts/copy";
 import { useNamespace } from "../parts/namespace";
-import { Badge, Loading, Problem } from "../parts/states";
-import { example, requestOf } from "../parts/try-it";
-import { readiness } from "./models";
+import { short } from "../parts/numbers";
+import { Badge, Empty, Loading, Problem, readiness } from "../parts/states";
+import { type Answer, example, requestOf, rowsOf } from "../parts/try-it";
 
 /** A served model and a form to try it. */
 export function Model() {
@@ -17,74 +19,101 @@ export function Model() {
   const metadata = useModelMetadata(namespace, name, isReady);
   if (model.isPending) return <Loading />;
   if (model.error) return <Problem error={model.error} />;
-  const failure = model.data.status?.modelStatus?.lastFailureInfo;
+  const { spec, status } = model.data;
+  const failure = status?.modelStatus?.lastFailureInfo;
+  const path = `${location.origin}/serving/${namespace}/${name}/v2/models/${name}/infer`;
+  const addresses = [
+    { what: "By path", text: path },
+    { what: "By host", text: status?.url },
+    { what: "From Pods", text: status?.address?.url },
+    { what: "Stored at", text: spec.predictor.model?.storageUri },
+  ];
   return (
     <>
       <header className="title">
         <h1>{name}</h1>
         <Badge state={readiness(model.data)} />
+        <span className="faint">{spec.predictor.model?.modelFormat?.name ?? "custom"}</span>
       </header>
       {failure?.message && <Problem error={new Error(`${failure.reason}: ${failure.message}`)} />}
       <div className="columns">
         <section className="card">
-          <h2>Where it is</h2>
-          <dl className="values">
-            <div>
-              <dt>by host</dt>
-              <dd>{model.data.status?.url ?? "not ready"}</dd>
-            </div>
-            <div>
-              <dt>by path</dt>
-              <dd>{`${location.origin}/serving/${namespace}/${name}/v2/models/${name}/infer`}</dd>
-            </div>
-            <div>
-              <dt>in Pods</dt>
-              <dd>{model.data.status?.address?.url ?? "not ready"}</dd>
-            </div>
-            <div>
-              <dt>model</dt>
-              <dd>{model.data.spec.predictor.model?.storageUri}</dd>
-            </div>
-          </dl>
-          {metadata.data && (
-            <>
-              <h3>Tensors</h3>
-              <ul className="artifacts">
-                {[...(metadata.data.inputs ?? []), ...(metadata.data.outputs ?? [])].map((tensor) => (
-                  <li key={tensor.name}>
-                    <strong>{tensor.name}</strong> {tensor.datatype} [{tensor.shape.join(", ")}]
-                  </li>
-                ))}
-              </ul>
-            </>
+          <h2>Try it</h2>
+          {isReady && metadata.isPending && <Loading />}
+          {isReady && !metadata.isPending && (
+            <TryIt namespace={namespace} name={name} metadata={metadata.data} key={metadata.data?.name} />
           )}
+          {!isReady && <Empty title="Not ready" text="The form appears as soon as the model answers." />}
         </section>
         <section className="card">
-          <h2>Try it</h2>
-          {isReady ? (
-            <TryIt namespace={namespace} name={name} rows={example(metadata.data)} key={metadata.data?.name} />
-          ) : (
-            <p className="faint">The model is not ready yet.</p>
-          )}
+          <h2>Where it is</h2>
+          <dl className="values">
+            {addresses.map(({ what, text }) => (
+              <div key={what}>
+                <dt>{what}</dt>
+                <dd className="address">
+                  {text ? (
+                    <>
+                      <code>{text}</code>
+                      <Copy text={text} what={what.toLowerCase()} />
+                    </>
+                  ) : (
+                    <span className="faint">not yet</span>
+                  )}
+                </dd>
+              </div>
+            ))}
+          </dl>
+          {metadata.data && <Tensors metadata={metadata.data} />}
+          <h3>From a shell</h3>
+          <Snippet
+            what="the command"
+            text={`curl ${path} \\\n  -H 'content-type: application/json' \\\n  -d '${JSON.stringify(requestOf(example(metadata.data), metadata.data))}'`}
+          />
         </section>
       </div>
     </>
   );
 }
 
-function TryIt({ namespace, name, rows }: { namespace: string; name: string; rows: string }) {
-  const [text, setText] = useState(rows);
-  const [milliseconds, setMilliseconds] = useState<number>();
+function Tensors({ metadata }: { metadata: ModelMetadata }) {
+  const all = [
+    ...(metadata.inputs ?? []).map((tensor) => ({ ...tensor, side: "input" })),
+    ...(metadata.outputs ?? []).map((tensor) => ({ ...tensor, side: "output" })),
+  ];
+  if (all.length === 0) return null;
+  return (
+    <>
+      <h3>Tensors</h3>
+      <ul className="artifacts">
+        {all.map((tensor) => (
+          <li key={`${tensor.side} ${tensor.name}`}>
+            <div className="head">
+              <strong>{tensor.name}</strong>
+              <span className="badge idle">{tensor.side}</span>
+              <span className="faint">
+                {tensor.datatype} [{tensor.shape.map((size) => (size < 0 ? "any" : size)).join(", ")}]
+              </span>
+            </div>
+          </li>
+        ))}
+      </ul>
+    </>
+  );
+}
+
+function TryIt({ namespace, name, metadata }: { namespace: string; name: string; metadata?: ModelMetadata }) {
+  const [text, setText] = useState(() => example(metadata));
   const ask = useMutation({
     mutationFn: async () => {
-      const body = JSON.stringify(requestOf(text));
+      const body = JSON.stringify(requestOf(text, metadata));
       const started = performance.now();
-      const answer = await json<{ outputs: { name: string; shape: number[]; data: number[] }[] }>(
-        `/serving/${namespace}/${name}/v2/models/${name}/infer`,
-        { method: "POST", headers: { "content-type": "application/json" }, body },
-      );
-      setMilliseconds(performance.now() - started);
-      return answer;
+      const answer = await json<{ outputs: Answer[] }>(`/serving/${namespace}/${name}/v2/models/${name}/infer`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body,
+      });
+      return { outputs: answer.outputs, milliseconds: performance.now() - started };
     },
   });
   const submit = (event: FormEvent) => {
@@ -94,45 +123,55 @@ function TryIt({ namespace, name, rows }: { namespace: string; name: string; row
   return (
     <form onSubmit={submit} className="try">
       <label>
-        <span>Rows, one a line: numbers with commas between them</span>
+        <span>One row a line, numbers with commas between them</span>
         <textarea value={text} onChange={(event) => setText(event.target.value)} rows={5} spellCheck={false} />
       </label>
-      <button type="submit" className="primary" disabled={ask.isPending}>
-        {ask.isPending ? "Asking…" : "Predict"}
-      </button>
-      {ask.error && <Problem error={ask.error} />}
-      {ask.data && (
-        <>
-          <p className="faint">answered in {milliseconds?.toFixed(1)} ms</p>
-          {ask.data.outputs.map((output) => (
-            <Output key={output.name} output={output} />
-          ))}
-        </>
-      )}
+      <div className="row">
+        <button type="submit" className="primary" disabled={ask.isPending}>
+          {ask.isPending ? "Asking…" : "Predict"}
+        </button>
+        {ask.data && <span className="faint">answered in {ask.data.milliseconds.toFixed(1)} ms</span>}
+      </div>
+      <div aria-live="polite">
+        {ask.error && <Problem error={ask.error} />}
+        {ask.data?.outputs.map((output) => <Output key={output.name} output={output} />)}
+      </div>
     </form>
   );
 }
 
-function Output({ output }: { output: { name: string; shape: number[]; data: number[] } }) {
-  const width = output.shape.length > 1 ? (output.shape[output.shape.length - 1] ?? 1) : 1;
-  const rows = Array.from({ length: output.data.length / width }, (_, i) => output.data.slice(i * width, (i + 1) * width));
-  const top = Math.max(...output.data.map(Math.abs), 1e-9);
+/** So many rows are drawn; the others are only told of. */
+const MOST_ROWS = 20;
+
+function Output({ output }: { output: Answer }) {
+  const rows = rowsOf(output);
   return (
     <div className="output" data-testid="output">
       <h3>
         {output.name} [{output.shape.join(", ")}]
       </h3>
-      {rows.slice(0, 20).map((row, i) => (
-        <div key={i} className="bars">
-          {row.map((value, j) => (
-            <div key={j} className="bar" title={`${j}: ${value}`}>
-              <div style={{ height: `${(Math.abs(value) / top) * 100}%` }} className={value === Math.max(...row) ? "most" : undefined} />
-              <span>{j}</span>
-            </div>
-          ))}
+      <ol className="predictions">
+        {rows.slice(0, MOST_ROWS).map((row, i) => (
+          <li key={i}>{row.length > 1 && row.length <= 32 && row.every((value) => typeof value === "number") ? <Bars row={row as number[]} /> : <code>{row.map((value) => (typeof value === "number" ? short(value) : String(value))).join(", ")}</code>}</li>
+        ))}
+      </ol>
+      {rows.length > MOST_ROWS && <p className="faint">and {rows.length - MOST_ROWS} more rows</p>}
+    </div>
+  );
+}
+
+function Bars({ row }: { row: number[] }) {
+  const top = Math.max(...row.map(Math.abs), 1e-9);
+  const most = Math.max(...row);
+  return (
+    <div className="bars">
+      {row.map((value, j) => (
+        <div key={j} className={value === most ? "bar most" : "bar"} title={`${j}: ${value}`}>
+          <span className="value">{row.length <= 12 ? short(Number(value.toPrecision(2))) : ""}</span>
+          <div style={{ height: `${(Math.abs(value) / top) * 70}px` }} />
+          <span>{j}</span>
         </div>
       ))}
-      <code>{JSON.stringify(output.data.slice(0, 40))}</code>
     </div>
   );
 }

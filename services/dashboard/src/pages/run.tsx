@@ -1,135 +1,184 @@
-import { useState } from "react";
-import { useParams } from "react-router";
-import { type Lineage, useLineage, usePipelineSpec, useRun, useTaskLog } from "../api/queries";
-import type { KfpRun, KfpTask } from "../api/types";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useEffect, useRef } from "react";
+import { useParams, useSearchParams } from "react-router";
+import { json } from "../api/http";
+import { isLive, useRun } from "../api/queries";
+import type { KfpRun, RunTask } from "../api/types";
 import { Graph } from "../parts/graph";
-import { Log } from "../parts/log";
-import { tasksOf } from "../parts/spec";
+import { short } from "../parts/numbers";
+import { label, level, metrics, timeline, trail } from "../parts/steps";
 import { Badge, Empty, Loading, Problem } from "../parts/states";
-import { took } from "../parts/time";
-
-const isLive = (state?: string) => state === undefined || state === "RUNNING" || state === "PENDING" || state === "CANCELING";
+import { StepDetails } from "../parts/step-details";
+import { ago, span, took, useNow } from "../parts/time";
+import { Values } from "../parts/values";
 
 /** A run: its graph, live, and what its steps took, gave and printed. */
 export function Run() {
   const { id = "" } = useParams();
   const run = useRun(id);
-  const spec = usePipelineSpec(run.data);
-  const [selected, setSelected] = useState<string>();
+  const now = useNow(isLive(run.data?.run.state));
+  const [search, setSearch] = useSearchParams();
+  const panel = useRef<HTMLElement>(null);
+  const selected = search.get("step") ?? undefined;
+  const inside = search.get("in") ?? undefined;
+  useEffect(() => {
+    const isNarrow = window.matchMedia("(max-width: 860px)").matches;
+    if (selected && isNarrow) panel.current?.scrollIntoView({ behavior: "smooth", block: "start" });
+  }, [selected]);
   if (run.isPending) return <Loading />;
   if (run.error) return <Problem error={run.error} />;
-  const details = run.data.run_details?.task_details ?? [];
-  const tasks = tasksOf(spec.data);
-  const detail = details.find((task) => task.display_name === selected);
+  const { run: facts, tasks, parameters } = run.data;
+  const show = (step?: string, group = inside) => {
+    const next: Record<string, string> = {};
+    if (step) next["step"] = step;
+    if (group) next["in"] = group;
+    setSearch(next, { replace: true });
+  };
+  const choose = (task: RunTask) => show(task.path, trail(tasks, task.parent ?? undefined).at(-1)?.path ?? "");
+  const task = tasks.find((one) => one.path === selected);
+  const steps = level(tasks, inside);
   return (
     <>
-      <header className="title">
-        <h1>{run.data.display_name}</h1>
-        <Badge state={run.data.state} />
-        <span className="faint">{took(run.data.created_at, run.data.finished_at)}</span>
+      <header className="title split">
+        <div>
+          <h1>{facts.display_name}</h1>
+          <Badge state={facts.state} />
+          <span className="faint">
+            {took(facts.created_at, facts.finished_at, now)} · started {ago(facts.created_at, now)}
+          </span>
+        </div>
+        <Actions run={facts} />
       </header>
-      {run.data.error?.message && <Problem error={new Error(run.data.error.message)} />}
+      {facts.error?.message && <Problem error={new Error(facts.error.message)} />}
       <div className="columns wide-left">
-        <section className="card flush">
-          {spec.error && <Problem error={spec.error} />}
-          {tasks.length > 0 && <Graph tasks={tasks} details={details} selected={selected} onSelect={setSelected} />}
-        </section>
-        <section className="card" aria-label="Details">
-          {selected ? (
-            <Task run={run.data} name={selected} task={detail} />
+        <section className="card flush" aria-label="Graph of steps">
+          <Trail tasks={tasks} inside={inside} open={(path) => show(undefined, path)} />
+          {steps.length > 0 ? (
+            <Graph key={inside ?? ""} steps={steps} selected={selected} onSelect={(path) => show(path)} />
           ) : (
-            <>
-              <h2>Parameters</h2>
-              <Values values={run.data.runtime_config?.parameters} />
-              <p className="faint">Choose a step of the graph to see its state, log, inputs and outputs.</p>
-            </>
+            <Empty title="No steps yet" text="They appear as soon as the run is planned." />
+          )}
+        </section>
+        <section className="card" aria-label="Details" ref={panel}>
+          {task ? (
+            <StepDetails
+              key={task.path}
+              run={facts.run_id}
+              tasks={tasks}
+              task={task}
+              onOpen={() => show(undefined, task.path)}
+              onChoose={choose}
+              onClose={() => show(undefined)}
+            />
+          ) : (
+            <Overview parameters={parameters ?? facts.runtime_config?.parameters} tasks={tasks} />
           )}
         </section>
       </div>
+      <Timeline tasks={tasks} now={now} selected={selected} onChoose={choose} />
     </>
   );
 }
 
-function Values({ values }: { values?: Record<string, unknown> }) {
-  const entries = Object.entries(values ?? {});
-  if (entries.length === 0) return <p className="faint">None.</p>;
+function Actions({ run }: { run: KfpRun }) {
+  const client = useQueryClient();
+  const act = useMutation({
+    mutationFn: (verb: string) => json(`/apis/v2beta1/runs/${run.run_id}:${verb}`, { method: "POST" }),
+    onSettled: () => client.invalidateQueries({ queryKey: ["run", run.run_id] }),
+  });
+  const canRetry = run.state === "FAILED" || run.state === "CANCELED";
   return (
-    <dl className="values">
-      {entries.map(([name, value]) => (
-        <div key={name}>
-          <dt>{name}</dt>
-          <dd>{typeof value === "string" ? value : JSON.stringify(value)}</dd>
-        </div>
-      ))}
-    </dl>
-  );
-}
-
-const TABS = ["Log", "Inputs and outputs"] as const;
-
-function Task({ run, name, task }: { run: KfpRun; name: string; task?: KfpTask }) {
-  const [tab, setTab] = useState<(typeof TABS)[number]>("Log");
-  const live = isLive(task?.state);
-  const node = task?.child_tasks?.find((child) => child.pod_name)?.pod_name ?? task?.pod_name ?? task?.task_id;
-  const log = useTaskLog(run.run_id, task?.start_time ? node : undefined, live);
-  const lineage = useLineage(run.run_id, isLive(run.state));
-  return (
-    <>
-      <header className="title">
-        <h2>{name}</h2>
-        <Badge state={task?.state} />
-        <span className="faint">{took(task?.start_time, task?.end_time)}</span>
-      </header>
-      {task?.error?.message && <Problem error={new Error(task.error.message)} />}
-      <div className="tabs" role="tablist">
-        {TABS.map((title) => (
-          <button key={title} type="button" role="tab" aria-selected={tab === title} onClick={() => setTab(title)}>
-            {title}
-          </button>
-        ))}
-      </div>
-      {tab === "Log" && (log.error ? <Problem error={log.error} /> : <Log text={log.data ?? ""} />)}
-      {tab === "Inputs and outputs" && (
-        lineage.error ? <Problem error={lineage.error} /> : lineage.data ? <InputsOutputs lineage={lineage.data} name={name} /> : <Loading />
+    <span className="actions">
+      {act.error && <span className="bad">{act.error.message}</span>}
+      {isLive(run.state) && (
+        <button type="button" disabled={act.isPending || run.state === "CANCELING"} onClick={() => act.mutate("terminate")}>
+          Stop
+        </button>
       )}
-    </>
+      {canRetry && (
+        <button type="button" disabled={act.isPending} onClick={() => act.mutate("retry")}>
+          Retry
+        </button>
+      )}
+    </span>
   );
 }
 
-function InputsOutputs({ lineage, name }: { lineage: Lineage; name: string }) {
-  const execution = lineage.nodes.find((node) => node.kind === "execution" && node.name === name);
-  if (!execution) return <Empty title="Nothing recorded yet" text="It is recorded when the step has ended." />;
-  const nodes = new Map(lineage.nodes.map((node) => [node.id, node]));
-  const artifacts = (edges: Lineage["edges"], end: "from" | "to") =>
-    edges.flatMap((edge) => {
-      const node = nodes.get(edge[end]);
-      return node ? [{ label: edge.name ?? node.name, node }] : [];
-    });
-  const inputs = artifacts(lineage.edges.filter((edge) => edge.to === execution.id), "from");
-  const outputs = artifacts(lineage.edges.filter((edge) => edge.from === execution.id), "to");
+function Trail({ tasks, inside, open }: { tasks: RunTask[]; inside?: string; open: (path: string) => void }) {
+  const groups = trail(tasks, inside);
+  if (groups.length === 0) return null;
+  return (
+    <nav className="trail" aria-label="Level of the graph">
+      <button type="button" className="plain" onClick={() => open("")}>
+        All steps
+      </button>
+      {groups.map((group, i) => (
+        <span key={group.path}>
+          <span className="faint"> / </span>
+          {i === groups.length - 1 ? (
+            <strong aria-current="page">{group.display_name}</strong>
+          ) : (
+            <button type="button" className="plain" onClick={() => open(group.path)}>
+              {group.display_name}
+            </button>
+          )}
+        </span>
+      ))}
+    </nav>
+  );
+}
+
+function Overview({ parameters, tasks }: { parameters?: Record<string, unknown>; tasks: RunTask[] }) {
+  const numbers = metrics(tasks);
   return (
     <>
-      <h3>Parameters</h3>
-      <Values values={execution.properties} />
-      <h3>Input artifacts</h3>
-      <Artifacts list={inputs} />
-      <h3>Output artifacts</h3>
-      <Artifacts list={outputs} />
+      <h2>Parameters</h2>
+      <Values values={parameters} />
+      {numbers.length > 0 && (
+        <>
+          <h2 className="gap">Metrics</h2>
+          <div className="scroll">
+            <table>
+              <tbody>
+                {numbers.map(({ step, name, value }) => (
+                  <tr key={`${step.path} ${name}`}>
+                    <td>{name}</td>
+                    <td className="number">{short(value)}</td>
+                    <td className="faint">{label(step)}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </>
+      )}
+      <p className="faint gap">Choose a step to see its log, inputs and outputs.</p>
     </>
   );
 }
 
-function Artifacts({ list }: { list: { label: string; node: Lineage["nodes"][number] }[] }) {
-  if (list.length === 0) return <p className="faint">None.</p>;
+function Timeline(props: { tasks: RunTask[]; now: number; selected?: string; onChoose: (task: RunTask) => void }) {
+  const bars = timeline(props.tasks, props.now);
+  if (bars.length === 0) return null;
   return (
-    <ul className="artifacts">
-      {list.map(({ label, node }) => (
-        <li key={node.id}>
-          <strong>{label}</strong> <span className="badge idle">{node.type.replace("system.", "")}</span>
-          {node.uri && <code>{node.uri}</code>}
-          <Values values={node.properties} />
-        </li>
-      ))}
-    </ul>
+    <section className="card" aria-label="Timeline">
+      <h2>Where the time went</h2>
+      <ol className="timeline">
+        {bars.map(({ task, start, width, milliseconds }) => (
+          <li key={task.path}>
+            <button type="button" aria-pressed={task.path === props.selected} onClick={() => props.onChoose(task)}>
+              <span className="name">{label(task)}</span>
+              <span className="track">
+                <span
+                  className={`span ${task.state.toLowerCase()}`}
+                  style={{ left: `${start * 100}%`, width: `max(4px, ${width * 100}%)` }}
+                />
+              </span>
+              <span className="faint number">{task.cached ? "cached" : span(milliseconds)}</span>
+            </button>
+          </li>
+        ))}
+      </ol>
+    </section>
   );
 }

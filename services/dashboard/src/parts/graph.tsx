@@ -2,63 +2,100 @@ import dagre from "@dagrejs/dagre";
 import { Background, Controls, type Edge, Handle, type Node, type NodeProps, Position, ReactFlow } from "@xyflow/react";
 import "@xyflow/react/dist/style.css";
 import { useMemo } from "react";
-import type { KfpTask } from "../api/types";
-import type { GraphTask } from "./spec";
+import { isLive } from "../api/queries";
+import { type Step, isGroup } from "./steps";
 import { Badge } from "./states";
-import { took } from "./time";
+import { took, useNow } from "./time";
 
-const WIDTH = 190;
-const HEIGHT = 64;
+const WIDTH = 208;
+const HEIGHT = 66;
 
-type TaskNode = Node<{ task: GraphTask; detail?: KfpTask; selected: boolean }, "task">;
+type TaskNode = Node<{ step: Step; selected: boolean; onSelect: (path: string) => void }, "task">;
+
+const ICONS = {
+  container: "M8 6l10 6-10 6z",
+  importer: "M12 4v11m-5-5 5 5 5-5M5 20h14",
+  dag: "M9 4h6v5H9zM4 15h6v5H4zM14 15h6v5h-6zM12 9v3m-5 3v-3h10v3",
+  loop: "M4 12a8 8 0 0 1 14-5l2 2m0-5v5h-5M20 12a8 8 0 0 1-14 5l-2-2m0 5v-5h5",
+  iteration: "M9 4h6v5H9zM4 15h6v5H4zM14 15h6v5h-6zM12 9v3m-5 3v-3h10v3",
+  root: "",
+};
 
 function TaskBox({ data }: NodeProps<TaskNode>) {
-  const state = data.detail?.state ?? "PENDING";
+  const { task } = data.step;
+  const now = useNow(isLive(task.state));
   return (
-    <div className={`node ${state.toLowerCase()} ${data.selected ? "selected" : ""}`} data-testid={`task-${data.task.name}`}>
+    <>
       <Handle type="target" position={Position.Top} />
-      <strong>{data.task.name}</strong>
-      <div className="row">
-        <Badge state={state} />
-        <span className="faint">{took(data.detail?.start_time, data.detail?.end_time)}</span>
-      </div>
+      <button
+        type="button"
+        className={`node nodrag nopan ${task.state.toLowerCase()} ${data.selected ? "selected" : ""} ${isGroup(task) ? "group" : ""}`}
+        data-testid={`task-${task.display_name}`}
+        aria-pressed={data.selected}
+        aria-label={`Step ${task.display_name}, ${task.state.toLowerCase()}`}
+        title={task.display_name}
+        onClick={() => data.onSelect(task.path)}
+      >
+        <span className="row">
+          <svg viewBox="0 0 24 24" width="14" height="14" aria-hidden="true">
+            <path d={ICONS[task.kind]} />
+          </svg>
+          <strong>{task.display_name}</strong>
+        </span>
+        <span className="row">
+          <Badge state={task.cached ? "cached" : task.state} />
+          <span className="faint right">{took(task.started_at, task.ended_at, now)}</span>
+        </span>
+      </button>
       <Handle type="source" position={Position.Bottom} />
-    </div>
+    </>
   );
 }
 
 const NODE_TYPES = { task: TaskBox };
 
-function place(tasks: GraphTask[]): Map<string, { x: number; y: number }> {
-  const graph = new dagre.graphlib.Graph().setGraph({ rankdir: "TB", ranksep: 46, nodesep: 36 });
+function place(steps: Step[]): Map<string, { x: number; y: number }> {
+  const places = new Map<string, { x: number; y: number }>();
+  // passes of a loop have no order: rows read better than one long line
+  if (steps.length > 3 && steps.every((step) => step.after.length === 0)) {
+    const columns = Math.ceil(Math.sqrt(steps.length));
+    steps.forEach(({ task }, i) => places.set(task.path, { x: (i % columns) * (WIDTH + 24), y: Math.floor(i / columns) * (HEIGHT + 24) }));
+    return places;
+  }
+  const graph = new dagre.graphlib.Graph().setGraph({ rankdir: "TB", ranksep: 44, nodesep: 30 });
   graph.setDefaultEdgeLabel(() => ({}));
-  for (const task of tasks) graph.setNode(task.id, { width: WIDTH, height: HEIGHT });
-  for (const task of tasks) for (const before of task.after) graph.setEdge(before, task.id);
+  for (const { task } of steps) graph.setNode(task.path, { width: WIDTH, height: HEIGHT });
+  for (const { task, after } of steps) for (const before of after) graph.setEdge(before, task.path);
   dagre.layout(graph);
-  return new Map(tasks.map((task) => [task.id, graph.node(task.id) as { x: number; y: number }]));
+  for (const { task } of steps) {
+    const { x, y } = graph.node(task.path) as { x: number; y: number };
+    places.set(task.path, { x: x - WIDTH / 2, y: y - HEIGHT / 2 });
+  }
+  return places;
 }
 
-/** The steps of a run as a graph, live. */
-export function Graph(props: {
-  tasks: GraphTask[];
-  details: KfpTask[];
-  selected?: string;
-  onSelect: (name: string) => void;
-}) {
-  const { tasks, details, selected, onSelect } = props;
-  const places = useMemo(() => place(tasks), [tasks]);
-  const byName = new Map(details.map((detail) => [detail.display_name, detail]));
-  const nodes: TaskNode[] = tasks.map((task) => {
-    const at = places.get(task.id) ?? { x: 0, y: 0 };
-    const data = { task, detail: byName.get(task.name), selected: selected === task.name };
-    return { id: task.id, type: "task", data, position: { x: at.x - WIDTH / 2, y: at.y - HEIGHT / 2 }, width: WIDTH, height: HEIGHT };
-  });
-  const edges: Edge[] = tasks.flatMap((task) =>
-    task.after.map((before) => ({
-      id: `${before}-${task.id}`,
+/** One level of a run's steps as a graph, live. */
+export function Graph(props: { steps: Step[]; selected?: string; onSelect: (path: string) => void }) {
+  const { steps, selected, onSelect } = props;
+  const shape = steps.map(({ task, after }) => `${task.path}<${after.join()}`).join(";");
+  // places depend on the shape alone, not on states
+  const places = useMemo(() => place(steps), [shape]);
+  const states = new Map(steps.map(({ task }) => [task.path, task.state]));
+  const nodes: TaskNode[] = steps.map((step) => ({
+    id: step.task.path,
+    type: "task",
+    data: { step, selected: selected === step.task.path, onSelect },
+    position: places.get(step.task.path) ?? { x: 0, y: 0 },
+    width: WIDTH,
+    height: HEIGHT,
+  }));
+  const edges: Edge[] = steps.flatMap(({ task, after }) =>
+    after.map((before) => ({
+      id: `${before}>${task.path}`,
       source: before,
-      target: task.id,
-      animated: byName.get(task.name)?.state === "RUNNING",
+      target: task.path,
+      animated: states.get(task.path) === "RUNNING",
+      focusable: false,
     })),
   );
   return (
@@ -68,10 +105,14 @@ export function Graph(props: {
         edges={edges}
         nodeTypes={NODE_TYPES}
         fitView
-        fitViewOptions={{ maxZoom: 1, padding: 0.15 }}
+        fitViewOptions={{ maxZoom: 1, padding: 0.12 }}
+        minZoom={0.1}
+        maxZoom={1.6}
         nodesDraggable={false}
         nodesConnectable={false}
-        onNodeClick={(_, node) => onSelect(node.data.task.name)}
+        nodesFocusable={false}
+        zoomOnScroll={false}
+        preventScrolling={false}
         proOptions={{ hideAttribution: true }}
       >
         <Background gap={18} />

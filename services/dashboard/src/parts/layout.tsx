@@ -1,7 +1,8 @@
-import { type ReactNode, useEffect, useState } from "react";
-import { NavLink } from "react-router";
+import { type ReactNode, useEffect } from "react";
+import { Link, NavLink, useLocation } from "react-router";
 import { useNamespaces, useSession } from "../api/queries";
 import { useNamespace } from "./namespace";
+import { useTheme } from "./theme";
 
 const PAGES = [
   { to: "/", name: "Home", icon: "M3 11 12 4l9 7v9h-6v-6H9v6H3z" },
@@ -11,38 +12,38 @@ const PAGES = [
   { to: "/notebooks", name: "Notebooks", icon: "M6 3h12v18H6zM6 7H3m3 5H3m3 5H3M10 8h5" },
 ];
 
-type Theme = "light" | "dark";
-
-function useTheme(): [Theme, () => void] {
-  const preferred = () =>
-    (localStorage.getItem("theme") as Theme | null) ??
-    (window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
-  const [theme, setTheme] = useState<Theme>(preferred);
-  useEffect(() => {
-    document.documentElement.dataset.theme = theme;
-  }, [theme]);
-  const toggle = () => {
-    const next = theme === "dark" ? "light" : "dark";
-    localStorage.setItem("theme", next);
-    setTheme(next);
-  };
-  return [theme, toggle];
-}
+const MOON = "M20 14.5A8.5 8.5 0 0 1 9.5 4 8.5 8.5 0 1 0 20 14.5z";
+const SUN = "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2m0 16v2M2 12h2m16 0h2M5 5l1.4 1.4m11.2 11.2L19 19M5 19l1.4-1.4M17.6 6.4 19 5";
 
 /** Navigation around a page: a side bar on wide screens, a bar at the bottom on narrow ones. */
 export function Layout({ children }: { children: ReactNode }) {
-  const [theme, toggle] = useTheme();
+  const [theme, setTheme] = useTheme();
   const session = useSession();
   const namespaces = useNamespaces();
   const [namespace, setNamespace] = useNamespace();
+  const { pathname } = useLocation();
   const names = [...new Set([...(namespaces.data ?? []), namespace])].sort();
+  const other = theme === "dark" ? "light" : "dark";
+  useEffect(() => {
+    const page = PAGES.find((one) => one.to !== "/" && pathname.startsWith(one.to));
+    document.title = page ? `${page.name} · Ferroflow` : "Ferroflow";
+    window.scrollTo(0, 0);
+  }, [pathname]);
+  const brand = (
+    <>
+      <img src="/icon.svg" alt="" width={28} height={28} />
+      <span>Ferroflow</span>
+    </>
+  );
   return (
     <div className="frame">
+      <a className="skip" href="#main">
+        Skip to the page
+      </a>
       <aside className="side">
-        <NavLink to="/" className="brand">
-          <img src="/icon.svg" alt="" width={28} height={28} />
-          <span>Ferroflow</span>
-        </NavLink>
+        <Link to="/" className="brand">
+          {brand}
+        </Link>
         <nav aria-label="Pages">
           {PAGES.map((page) => (
             <NavLink key={page.to} to={page.to} end={page.to === "/"} className="link">
@@ -60,7 +61,10 @@ export function Layout({ children }: { children: ReactNode }) {
       </aside>
       <div className="content">
         <header className="top">
-          <label className="pick">
+          <Link to="/" className="brand">
+            {brand}
+          </Link>
+          <label className="pick right">
             <span>Namespace</span>
             <select value={namespace} onChange={(event) => setNamespace(event.target.value)}>
               {names.map((name) => (
@@ -68,11 +72,15 @@ export function Layout({ children }: { children: ReactNode }) {
               ))}
             </select>
           </label>
-          <button type="button" className="quiet" onClick={toggle} aria-label={`Use the ${theme === "dark" ? "light" : "dark"} theme`}>
-            {theme === "dark" ? "☀" : "☾"}
+          <button type="button" className="icon large" onClick={() => setTheme(other)} aria-label={`Use the ${other} theme`}>
+            <svg viewBox="0 0 24 24" width="20" height="20" aria-hidden="true">
+              <path d={theme === "dark" ? SUN : MOON} />
+            </svg>
           </button>
         </header>
-        <main>{children}</main>
+        <main id="main" tabIndex={-1}>
+          {children}
+        </main>
       </div>
     </div>
   );

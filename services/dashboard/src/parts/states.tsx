@@ -1,5 +1,5 @@
 import type { ReactNode } from "react";
-import type { Condition } from "../api/types";
+import type { Condition, InferenceService } from "../api/types";
 
 /** Waiting for an answer. */
 export function Loading() {
@@ -33,7 +33,7 @@ export function Empty({ title, text, children }: { title: string; text?: ReactNo
 type Tone = "good" | "bad" | "busy" | "idle";
 
 const TONES: Record<string, Tone> = {
-  succeeded: "good", complete: "good", ready: "good", running: "busy", created: "busy", pending: "idle", waiting: "idle", skipped: "idle",
+  succeeded: "good", complete: "good", ready: "good", cached: "idle", earlystopped: "idle", restarting: "busy", running: "busy", created: "busy", pending: "idle", waiting: "idle", skipped: "idle",
   failed: "bad", canceled: "idle", canceling: "busy", "not ready": "busy", stopped: "idle", killed: "idle", metricsunavailable: "bad",
 };
 
@@ -48,4 +48,11 @@ export function condition(conditions: Condition[] | undefined): string {
   const order = ["Failed", "Succeeded", "Complete", "Killed", "MetricsUnavailable", "EarlyStopped", "Restarting", "Running", "Created"];
   const isTrue = (type: string) => conditions?.some((c) => c.type === type && c.status === "True");
   return order.find(isTrue) ?? "Pending";
+}
+
+/** Whether a served model answers. */
+export function readiness(service: InferenceService): "ready" | "failed" | "not ready" {
+  const ready = service.status?.conditions?.find((c) => c.type === "Ready");
+  if (ready?.status === "True") return "ready";
+  return service.status?.modelStatus?.lastFailureInfo ? "failed" : "not ready";
 }

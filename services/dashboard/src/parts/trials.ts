@@ -1,4 +1,4 @@
-import type { Experiment, Trial } from "../api/types";
+import type { Experiment, Meta, Trial } from "../api/types";
 
 /** One trial as a row: its parameters and the value of the objective. */
 export interface TrialRow {
@@ -45,4 +45,31 @@ export function parallel(experiment: Experiment, table: TrialRow[]) {
       row.objective as number,
     ]);
   return { axes: [...axes, last], lines };
+}
+
+/** Newest first. */
+export function newest<T extends { metadata: Meta }>(items: T[] | undefined): T[] {
+  return [...(items ?? [])].sort((a, b) => (b.metadata.creationTimestamp ?? "").localeCompare(a.metadata.creationTimestamp ?? ""));
+}
+
+/** The best value of the objective so far, as Katib tells it. */
+export function bestOf(experiment: Experiment): string | undefined {
+  const { objectiveMetricName, type } = experiment.spec.objective;
+  const metric = experiment.status?.currentOptimalTrial?.observation?.metrics?.find((m) => m.name === objectiveMetricName);
+  return type === "minimize" ? metric?.min : metric?.max;
+}
+
+/** The values of the objective in the order in which the trials ended, and the best until each. */
+export function progress(experiment: Experiment, trials: Trial[]): { name: string; value: number; best: number }[] {
+  const better = experiment.spec.objective.type === "minimize" ? Math.min : Math.max;
+  const ended = trials.flatMap((trial) => {
+    const value = objective(experiment, trial);
+    return value === undefined ? [] : [{ name: trial.metadata.name, value, at: trial.status?.completionTime ?? "9999" }];
+  });
+  ended.sort((a, b) => a.at.localeCompare(b.at));
+  let best: number | undefined;
+  return ended.map(({ name, value }) => {
+    best = best === undefined ? value : better(best, value);
+    return { name, value, best };
+  });
 }

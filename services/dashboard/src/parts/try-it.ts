@@ -1,5 +1,12 @@
 import type { ModelMetadata } from "../api/types";
 
+/** One tensor of a V2 answer. */
+export interface Answer {
+  name: string;
+  shape: number[];
+  data: (number | string | boolean)[];
+}
+
 /** A first row for the form: zeros of the model's width. */
 export function example(metadata: ModelMetadata | undefined): string {
   const shape = metadata?.inputs?.[0]?.shape ?? [];
@@ -7,8 +14,8 @@ export function example(metadata: ModelMetadata | undefined): string {
   return Array.from({ length: width > 0 ? width : 4 }, () => "0").join(", ");
 }
 
-/** Reads rows of numbers and makes a V2 request of them. Throws with the line that is wrong. */
-export function requestOf(text: string) {
+/** Reads rows of numbers and makes a V2 request of them, with the name and the type of the model's first input. Throws with the line that is wrong. */
+export function requestOf(text: string, metadata?: ModelMetadata) {
   const lines = text.split("\n").map((line) => line.trim().replace(/^\[|\],?$/g, "")).filter((line) => line !== "");
   if (lines.length === 0) throw new Error("rows: there is none; write numbers with commas between them");
   const rows = lines.map((line, i) =>
@@ -21,5 +28,13 @@ export function requestOf(text: string) {
   const width = rows[0]?.length ?? 0;
   const odd = rows.findIndex((row) => row.length !== width);
   if (odd >= 0) throw new Error(`row ${odd + 1}: has ${rows[odd]?.length} numbers, row 1 has ${width}; all rows must be of one width`);
-  return { inputs: [{ name: "input-0", shape: [rows.length, width], datatype: "FP32", data: rows.flat() }] };
+  const input = metadata?.inputs?.[0];
+  return { inputs: [{ name: input?.name ?? "input-0", shape: [rows.length, width], datatype: input?.datatype ?? "FP32", data: rows.flat() }] };
+}
+
+/** A tensor as rows: one for each entry of its first dimension. */
+export function rowsOf({ shape, data }: Answer): Answer["data"][] {
+  const count = shape[0] ?? 1;
+  const width = count > 0 ? data.length / count : 0;
+  return Array.from({ length: count }, (_, i) => data.slice(i * width, (i + 1) * width));
 }
