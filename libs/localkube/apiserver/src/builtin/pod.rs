@@ -168,6 +168,16 @@ impl KindRules for Pod {
             .iter()
             .filter(|one| one["ready"] == true && one["state"]["running"].is_object())
             .count();
+        let is_sidecar = |one: &Value| {
+            list(spec, "initContainers")
+                .iter()
+                .any(|own| own["name"] == one["name"] && text(own, "restartPolicy") == "Always")
+        };
+        let ready = ready
+            + list(status, "initContainerStatuses")
+                .iter()
+                .filter(|one| one["ready"] == true && is_sidecar(one))
+                .count();
         let sidecars = list(spec, "initContainers")
             .iter()
             .filter(|one| text(one, "restartPolicy") == "Always")

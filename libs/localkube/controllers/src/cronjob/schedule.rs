@@ -1,6 +1,7 @@
 //! When a CronJob runs: pure.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use croner::Cron;
 use k8s_openapi::api::batch::v1::CronJob;
@@ -27,33 +28,81 @@ pub enum ScheduleError {
 
 /// A schedule in its time zone.
 pub struct Schedule {
-    cron: Cron,
+    when: When,
     zone: TimeZone,
+}
+
+enum When {
+    Cron(Cron),
+    /// `@every 1h30m`: seconds between runs
+    Every(i64),
+}
+
+/// Seconds of Go's notation (`1h30m`, `45s`), at least one.
+fn go_seconds(text: &str) -> Option<i64> {
+    let mut total = 0.0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
+        total += number
+            * match &rest[..end] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 0.001,
+                _ => return None,
+            };
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(total)
+        .ok()
+        .and_then(|total| i64::try_from(total.as_secs()).ok())
+        .map(|seconds| seconds.max(1))
 }
 
 impl Schedule {
     /// Reads `spec.schedule` and `spec.timeZone`.
     pub fn of(cron_job: &CronJob) -> Result<Self, ScheduleError> {
         let spec = cron_job.spec.clone().unwrap_or_default();
-        let cron = Cron::from_str(&spec.schedule).map_err(|error| ScheduleError::Schedule {
+        let unreadable = |reason: String| ScheduleError::Schedule {
             schedule: spec.schedule.clone(),
-            reason: error.to_string(),
-        })?;
+            reason,
+        };
+        let when = match spec.schedule.strip_prefix("@every ") {
+            Some(text) => When::Every(
+                go_seconds(text).ok_or_else(|| unreadable(format!("{text} is no duration such as 1h30m")))?,
+            ),
+            None => {
+                When::Cron(Cron::from_str(&spec.schedule).map_err(|error| unreadable(error.to_string()))?)
+            }
+        };
         let zone = match spec.time_zone.as_deref() {
             None | Some("") => TimeZone::UTC,
             Some(name) => TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.to_owned()))?,
         };
-        Ok(Self { cron, zone })
+        Ok(Self { when, zone })
     }
 
     /// The first time after `after`.
     #[must_use]
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        let start = after.to_zoned(self.zone.clone());
-        self.cron
-            .find_next_occurrence(&start, false)
-            .ok()
-            .map(|found| found.timestamp())
+        match &self.when {
+            When::Every(seconds) => Timestamp::from_second(after.as_second() + seconds).ok(),
+            When::Cron(cron) => {
+                let start = after.to_zoned(self.zone.clone());
+                cron.find_next_occurrence(&start, false)
+                    .ok()
+                    .map(|found| found.timestamp())
+            }
+        }
     }
 
     /// The latest time in (`since`, `now`], and whether many were missed before it.
@@ -172,6 +221,19 @@ mod tests {
             Some(at("2026-01-01T08:00:00Z"))
         );
         assert!(Schedule::of(&cron_job("0 9 * * *", Some("Mars/Base"))).is_err());
+    }
+
+    #[test]
+    fn every_so_often() {
+        let schedule = Schedule::of(&cron_job("@every 1h30m", None)).unwrap();
+        assert_eq!(
+            schedule.next(at("2026-01-01T00:00:00Z")),
+            Some(at("2026-01-01T01:30:00Z"))
+        );
+        assert_eq!(go_seconds("90s"), Some(90));
+        assert_eq!(go_seconds("0.5s"), Some(1));
+        assert_eq!(go_seconds("5"), None);
+        assert!(Schedule::of(&cron_job("@every day", None)).is_err());
     }
 
     #[test]
