@@ -181,7 +181,7 @@ if tracker:
         "apiVersion": "kubeflow.org/v1",
         "kind": "XGBoostJob",
         "metadata": {"name": name},
-        "spec": {"xgbReplicaSpecs": {"Master": replica, "Worker": replica}},
+        "spec": {"runPolicy": {"cleanPodPolicy": "None"}, "xgbReplicaSpecs": {"Master": replica, "Worker": replica}},
     }
     trainer = TrainingClient(job_kind=constants.XGBOOSTJOB_KIND)
     try:
