@@ -252,8 +252,9 @@ impl Api {
         let request: Request = body(bytes)?;
         let experiment = match request.experiment_id.as_deref() {
             None | Some("") => {
-                self.default_experiment(namespace(caller, request.namespace.as_ref()))
-                    .await?
+                let namespace = namespace(caller, request.namespace.as_ref());
+                self.allow(caller, namespace, "create", "recurringruns").await?;
+                self.default_experiment(namespace).await?
             }
             Some(id) => self.store.experiment(id).await?,
         };

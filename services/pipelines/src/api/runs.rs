@@ -246,7 +246,10 @@ impl Api {
         scheduled: Option<Scheduled>,
     ) -> Result<Value> {
         let experiment = match request.experiment_id.as_deref() {
-            None | Some("") => self.default_experiment(&caller.namespace).await?,
+            None | Some("") => {
+                self.allow(caller, &caller.namespace, "create", "runs").await?;
+                self.default_experiment(&caller.namespace).await?
+            }
             Some(id) => self.store.experiment(id).await?,
         };
         self.allow(caller, &experiment.namespace, "create", "runs")

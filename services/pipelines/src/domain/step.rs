@@ -33,6 +33,23 @@ pub struct StepPlan {
     pub step: Step,
 }
 
+/// A name as one part of a URI's path.
+fn path_part(name: &str) -> String {
+    let clean = |c: char| {
+        if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') {
+            c
+        } else {
+            '-'
+        }
+    };
+    let part: String = name.chars().map(clean).collect();
+    if part.chars().all(|c| c == '.') {
+        "x".to_owned()
+    } else {
+        part
+    }
+}
+
 /// What a step is made of.
 pub struct Parts<'a> {
     /// The run.
@@ -92,9 +109,9 @@ pub fn build(parts: Parts<'_>) -> Result<StepPlan, String> {
     let folder = format!(
         "{}/{}/{}/{}/{}",
         run.pipeline_root.trim_end_matches('/'),
-        run.package.spec.pipeline_info.name,
+        path_part(&run.package.spec.pipeline_info.name),
         run.run_id,
-        task_name,
+        path_part(task_name),
         derived_id(&["attempt", &run.run_id, path, &attempt.to_string()]),
     );
     let executor_input = executor_input(component, inputs, &folder);

@@ -129,6 +129,12 @@ impl<'a> Checker<'a> {
         };
         let order = sorted(&place, dag)?;
         for (key, task) in &dag.tasks {
+            if key.is_empty() || key.contains('/') {
+                return Err(Error::field(
+                    format!("{place}.dag.tasks"),
+                    format!("{key:?} is no name for a task; use letters, digits and dashes"),
+                ));
+            }
             self.task(&place, component, dag, key, task)?;
         }
         self.outputs(&place, dag)?;

@@ -691,6 +691,9 @@ impl Actor {
         let Some(live) = self.live.get_mut(&(path.clone(), number)) else {
             return;
         };
+        if live.row.pod_name != pod.name_any() {
+            return;
+        }
         let uid = pod.uid().unwrap_or_default();
         match &live.row.pod_uid {
             None => live.row.pod_uid = Some(uid),

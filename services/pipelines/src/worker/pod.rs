@@ -417,14 +417,21 @@ fn apply_platform(pod: &mut Pod, platform: &Value) -> Result<(), String> {
             .map(|(k, v)| (k.clone(), text(v)))
             .collect()
     };
-    metadata
-        .labels
-        .get_or_insert_default()
-        .extend(texts(&platform["podMetadata"]["labels"]));
-    metadata
-        .annotations
-        .get_or_insert_default()
-        .extend(texts(&platform["podMetadata"]["annotations"]));
+    // What the scheduler itself wrote stays: it finds its Pods by it.
+    for (ours, theirs) in [
+        (
+            metadata.labels.get_or_insert_default(),
+            texts(&platform["podMetadata"]["labels"]),
+        ),
+        (
+            metadata.annotations.get_or_insert_default(),
+            texts(&platform["podMetadata"]["annotations"]),
+        ),
+    ] {
+        for (key, value) in theirs {
+            ours.entry(key).or_insert(value);
+        }
+    }
     let selector = match &platform["nodeSelector"] {
         Value::Object(selector) if selector.contains_key("nodeSelectorJson") => {
             texts(&selector["nodeSelectorJson"])

@@ -103,6 +103,7 @@ pub struct World {
     pub client: kube::Client,
     pub artifacts: Arc<MemoryArtifacts>,
     pub router: axum::Router,
+    pub grpc: Transport,
     pub cancel: CancellationToken,
     pub db: Db,
     /// Every Pod that a kubelet saw for the first time: name.
@@ -153,13 +154,14 @@ impl World {
             seen: Arc::clone(&seen),
         };
         let key = CallerKey::random();
-        let (router, working) = serve(&client, &db, &artifacts, &key, &cancel);
+        let (router, grpc, working) = serve(&client, &db, &artifacts, &key, &cancel);
         tokio::spawn(kubelet.run(router.clone(), cancel.clone()));
         Self {
             server,
             client,
             artifacts,
             router,
+            grpc,
             cancel,
             db,
             seen,
@@ -172,8 +174,9 @@ impl World {
     pub async fn restart(&mut self) {
         self.working.abort();
         let _aborted = (&mut self.working).await;
-        let (router, working) = serve(&self.client, &self.db, &self.artifacts, &self.key, &self.cancel);
+        let (router, grpc, working) = serve(&self.client, &self.db, &self.artifacts, &self.key, &self.cancel);
         self.router = router;
+        self.grpc = grpc;
         self.working = working;
     }
 
@@ -257,7 +260,11 @@ fn serve(
     artifacts: &Arc<MemoryArtifacts>,
     key: &CallerKey,
     cancel: &CancellationToken,
-) -> (axum::Router, tokio::task::JoinHandle<anyhow::Result<()>>) {
+) -> (
+    axum::Router,
+    Transport,
+    tokio::task::JoinHandle<anyhow::Result<()>>,
+) {
     let transport = Transport::in_process(LateRoutes::default(), key.clone(), "pipelines");
     let deps = Deps {
         client: client.clone(),
@@ -273,8 +280,11 @@ fn serve(
     };
     let pipelines = Pipelines::with_artifacts(deps, options(), artifacts.clone());
     let router = pipelines.rest();
+    let routes = LateRoutes::default();
+    routes.bind(pipelines.grpc());
+    let grpc = Transport::in_process(routes, key.clone(), "test");
     let working = tokio::spawn(pipelines.run(cancel.clone()));
-    (router, working)
+    (router, grpc, working)
 }
 
 struct Kubelet {
