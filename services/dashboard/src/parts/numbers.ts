@@ -11,5 +11,6 @@ export function short(value: number | string | undefined): string {
 export function bytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const power = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log2(count) / 10));
-  return `${short(Number((count / 1024 ** power).toPrecision(3)))} ${units[power]}`;
+  const value = count / 1024 ** power;
+  return `${power === 0 ? value : Number(value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0))} ${units[power]}`;
 }

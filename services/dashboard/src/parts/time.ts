@@ -4,7 +4,7 @@ import { useEffect, useState } from "react";
 export function ago(time: string | undefined, now = Date.now()): string {
   if (!time) return "";
   const passed = Math.max(0, now - Date.parse(time));
-  return passed < 5000 ? "just now" : `${span(passed)} ago`;
+  return passed < 5000 ? "just now" : `${span(Math.round(passed / 1000) * 1000)} ago`;
 }
 
 /** A duration in milliseconds in its largest unit. */
