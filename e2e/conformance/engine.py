@@ -315,6 +315,9 @@ class Normaliser:
             return changed
         if isinstance(value, list):
             items = [self.value(item) for item in value]
+            if items and all(isinstance(item, dict) and "fieldsV1" in item for item in items):
+                # Managers are in the order of their last write, in whole seconds.
+                items.sort(key=lambda item: (str(item.get("manager")), str(item.get("operation")), str(item.get("subresource"))))
             if items and all(isinstance(item, dict) and "<random>" in str(at(item, "metadata.name")) for item in items):
                 items.sort(key=lambda item: json.dumps(item, sort_keys=True))
             return items

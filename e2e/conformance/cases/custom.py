@@ -111,7 +111,7 @@ CASES = [
          *[create("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": [
              {"apiVersion": "{ns}.example.com/v1", "kind": "Thing", "name": "owner", "uid": uid, "controller": True, "blockOwnerDeletion": True}]}}, quiet=True)
            for name, uid in (("child", "{owner}"), ("doomed", "00000000-0000-0000-0000-000000000003"))],
-         {"wait": "configmaps/doomed", "until": lambda code, body: code == 404, "quiet": True}, {"do": "GET configmaps/child", "only": ["kind", "metadata.deletionTimestamp"]},
-         {"do": "DELETE /apis/{ns}.example.com/v1/things/owner?propagationPolicy=Foreground", "quiet": True}, {"wait": "configmaps/child", "until": lambda code, body: code == 404},
+         {"wait": "configmaps/doomed", "until": lambda code, body: code == 404, "within": 90, "quiet": True}, {"do": "GET configmaps/child", "only": ["kind", "metadata.deletionTimestamp"]},
+         {"do": "DELETE /apis/{ns}.example.com/v1/things/owner?propagationPolicy=Foreground", "quiet": True}, {"wait": "configmaps/child", "until": lambda code, body: code == 404, "within": 90},
          crd={**definition(), "spec": {**definition()["spec"], "scope": "Cluster"}}),
 ]

@@ -57,6 +57,18 @@ CASES = [
     {"name": "table of config maps", "steps": [*MANY, {"do": "GET configmaps?labelSelector=n%3D1", **TABLE}]},
     {"name": "table of one pod", "steps": [create("pods", POD, quiet=True), {"do": "GET pods/x", **TABLE, "only": ["kind", "columnDefinitions.0.name", "columnDefinitions.1.name", "columnDefinitions.2.name",
         "columnDefinitions.3.name", "columnDefinitions.4.name", "columnDefinitions.5.priority", "rows.0.cells"]}]},
+    {"name": "table of a pod with a sidecar", "steps": [create("pods", pod(automountServiceAccountToken=False, nodeName="nowhere", initContainers=[{"name": "s", "image": "s:1", "restartPolicy": "Always"}]), quiet=True),
+        {"do": "PATCH strategic pods/x/status", "body": {"status": {"phase": "Running", "initContainerStatuses": [{"name": "s", "image": "s:1", "imageID": "", "ready": True, "started": True, "restartCount": 1, "state": {"running": {}}}],
+            "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": True, "started": True, "restartCount": 2, "state": {"running": {}}}]}}, "quiet": True}, {"do": "GET pods/x", **TABLE, "only": ["rows.0.cells"]}]},
+    *[{"name": f"table of a pod: {name}", "steps": [create("pods", POD, quiet=True), {"do": "PATCH strategic pods/x/status", "body": {"status": status}, "quiet": True}, {"do": "GET pods/x", **TABLE, "only": ["rows.0.cells"]}]}
+      for name, status in {
+          "waiting": {"containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}}]},
+          "crashed": {"phase": "Running", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]},
+          "completed": {"phase": "Succeeded", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]},
+          "failed": {"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}]},
+          "ended without a reason": {"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": {"exitCode": 3}}}]},
+          "killed": {"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"terminated": {"exitCode": 137, "signal": 9}}}]},
+          "evicted": {"phase": "Failed", "reason": "Evicted"}}.items()],
     {"name": "table of deployments", "steps": [create("deployments", deployment(replicas=0), quiet=True), {"do": "GET deployments", **TABLE, "only": ["rows.0.cells"]}]},
     {"name": "table of jobs", "steps": [create("jobs", job(suspend=True), quiet=True), {"do": "GET jobs", **TABLE, "only": ["rows.0.cells.0", "rows.0.cells.2", "rows.0.cells.5", "rows.0.cells.6"]}]},
     {"name": "table of services", "steps": [create("services", service(), quiet=True), {"do": "GET services", **TABLE, "only": ["rows.0.cells"]}]},

@@ -183,11 +183,19 @@ impl KindRules for Pod {
             .filter(|one| text(one, "restartPolicy") == "Always")
             .count();
         let all = list(spec, "containers").len() + sidecars;
-        let restarts: i64 = statuses
+        // While it initialises a Pod shows the restarts of its init containers, then those of containers and sidecars.
+        let word = state(obj);
+        let initializing = word.starts_with("Init:");
+        let counted: Vec<&Value> = list(status, "initContainerStatuses")
+            .iter()
+            .filter(|one| initializing || is_sidecar(one))
+            .chain(statuses.iter().filter(|_| !initializing))
+            .collect();
+        let restarts: i64 = counted
             .iter()
             .map(|one| one["restartCount"].as_i64().unwrap_or(0))
             .sum();
-        let last = statuses
+        let last = counted
             .iter()
             .filter_map(|one| one["lastState"]["terminated"]["finishedAt"].as_str())
             .max();
@@ -199,7 +207,7 @@ impl KindRules for Pod {
         vec![
             name(obj),
             json!(format!("{ready}/{all}")),
-            json!(state(obj)),
+            json!(word),
             json!(restarts_text),
             age(obj, now),
             or_none(text(status, "podIP")),
