@@ -2,12 +2,10 @@
 
     python e2e/emulators/run.py cargo test -p ferroflow-blob -p features
 
-`moto_server` (PyPI `moto[server]`) stands for S3, `azurite-blob` (npm `azurite`) for Azure Blob, `fake-gcs-server`
-(`go install github.com/fsouza/fake-gcs-server@latest`) for Google Cloud Storage. What is absent is named, and its tests
-say SKIPPED. Programs are looked for on PATH, beside this Python, in `~/go/bin`, and where MOTO, AZURITE and FAKE_GCS say.
+`moto_server` (PyPI `moto[server]`) stands for S3, `azurite-blob` (npm `azurite`) for Azure Blob. What is absent is named,
+and its tests say SKIPPED. Programs are looked for on PATH, beside this Python, and where MOTO and AZURITE say.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -25,7 +23,7 @@ KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr
 
 
 def program(variable, name):
-    places = [str(Path(sys.executable).parent), str(Path.home() / "go/bin"), os.environ.get("PATH", "")]
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
     return os.environ.get(variable) or shutil.which(name, path=os.pathsep.join(places))
 
 
@@ -35,7 +33,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def answers(port, deadline=30):
+def answers(port, deadline=60):
     end = time.monotonic() + deadline
     while time.monotonic() < end:
         try:
@@ -65,9 +63,10 @@ def azure_container(url, name):
     date = formatdate(usegmt=True)
     headers = f"x-ms-date:{date}\nx-ms-version:2021-08-06\n"
     resource = f"/{ACCOUNT}/{ACCOUNT}/{name}\nrestype:container"
-    text = "PUT" + "\n" * 12 + headers + resource
+    kind = "application/octet-stream"
+    text = "PUT" + "\n" * 5 + kind + "\n" * 7 + headers + resource
     digest = hmac.new(base64.b64decode(KEY), text.encode(), hashlib.sha256).digest()
-    signed = {"x-ms-date": date, "x-ms-version": "2021-08-06", "Content-Length": "0",
+    signed = {"x-ms-date": date, "x-ms-version": "2021-08-06", "Content-Type": kind,
               "Authorization": f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"}
     request("PUT", f"{url}/{name}?restype=container", b"", signed)
 
@@ -95,30 +94,20 @@ def main(command):
             print("SKIPPED s3: moto_server is absent (pip install 'moto[server]')", file=sys.stderr)
         if azurite := program("AZURITE", "azurite-blob"):
             port = free_port()
-            start([azurite, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", folder, "--silent",
+            start([azurite, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent",
                    "--skipApiVersionCheck", "--inMemoryPersistence"])
             answers(port)
             azure_container(f"http://127.0.0.1:{port}/{ACCOUNT}", "bucket")
             environment["FERROFLOW_TEST_AZURE"] = (
-                f"az://bucket azure_storage_use_emulator=true azure_storage_endpoint=http://127.0.0.1:{port}/{ACCOUNT} "
+                f"az://bucket azure_storage_endpoint=http://127.0.0.1:{port}/{ACCOUNT} "
                 f"azure_storage_account_name={ACCOUNT} azure_storage_account_key={KEY} azure_allow_http=true"
             )
         else:
             print("SKIPPED azure: azurite-blob is absent (npm install -g azurite)", file=sys.stderr)
-        if gcs := program("FAKE_GCS", "fake-gcs-server"):
-            port = free_port()
-            url = f"http://127.0.0.1:{port}"
-            start([gcs, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory",
-                   "-public-host", f"127.0.0.1:{port}", "-external-url", url])
-            answers(port)
-            request("POST", f"{url}/storage/v1/b?project=p", b'{"name":"bucket"}', {"Content-Type": "application/json"})
-            account = Path(folder) / "account.json"
-            account.write_text(json.dumps(
-                {"gcs_base_url": url, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}))
-            environment["FERROFLOW_TEST_GCS"] = f"gs://bucket google_service_account={account}"
-        else:
-            print("SKIPPED gcs: fake-gcs-server is absent (go install github.com/fsouza/fake-gcs-server@latest)",
-                  file=sys.stderr)
+        # fake-gcs-server takes uploads by the JSON API alone and answers 400 "invalid uploadType" to the XML API that
+        # object_store writes with, so there is no emulator of Google's to start; a real bucket may be given instead
+        if "FERROFLOW_TEST_GCS" not in environment:
+            print("SKIPPED gcs: no emulator speaks the XML API; set FERROFLOW_TEST_GCS to a real bucket", file=sys.stderr)
         return subprocess.run(command, env=environment, check=False).returncode
     finally:
         for process in running:

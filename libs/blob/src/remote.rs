@@ -226,19 +226,18 @@ impl Blob for Remote {
 
     async fn get(&self, key: &str, range: Option<ByteRange>) -> Result<Reading, BlobError> {
         let path = self.path(key)?;
-        if let Some(range) = range {
-            // backends disagree on ranges behind the end, so ask the size first
-            let size = self.head(key).await?.size;
-            range.within(size).ok_or_else(|| BlobError::InvalidRange {
-                key: key.to_owned(),
-                size,
-            })?;
-        }
-        let range = range.map(|range| match range {
-            ByteRange::Bounded(first, last) => GetRange::Bounded(first..last.saturating_add(1)),
-            ByteRange::From(first) => GetRange::Offset(first),
-            ByteRange::Last(count) => GetRange::Suffix(count),
-        });
+        // backends disagree on ranges behind the end, and azure knows none from the end, so ask the size first
+        let range = match range {
+            None => None,
+            Some(range) => {
+                let size = self.head(key).await?.size;
+                let outside = || BlobError::InvalidRange {
+                    key: key.to_owned(),
+                    size,
+                };
+                Some(GetRange::Bounded(range.within(size).ok_or_else(outside)?))
+            }
+        };
         let options = GetOptions {
             range,
             ..Default::default()
