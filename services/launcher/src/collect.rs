@@ -57,7 +57,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                     .split(';')
                     .filter(|m| !m.is_empty())
                     .map(str::to_owned)
-                    .collect()
+                    .collect();
             }
             "--db-manager" => options.db_manager = value,
             "--type" => kind = value,
