@@ -66,9 +66,8 @@ fn relation<K: Resource>(object: &K, owner: &str, owner_stays: bool, selector: &
                 Relation::Release
             }
         }
-        Some(_) => Relation::Other,
         None if matches && !leaving && owner_stays => Relation::Adopt,
-        None => Relation::Other,
+        _ => Relation::Other,
     }
 }
 
@@ -85,7 +84,10 @@ where
 {
     let uid = owner.meta().uid.as_deref().unwrap_or_default();
     let stays = owner.meta().deletion_timestamp.is_none();
-    let empty = selector.match_labels.as_ref().is_none_or(|all| all.is_empty())
+    let empty = selector
+        .match_labels
+        .as_ref()
+        .is_none_or(std::collections::BTreeMap::is_empty)
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
     let mut claimed = Vec::new();
     for object in cache.in_namespace(owner.meta().namespace.as_deref().unwrap_or_default()) {
