@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 MODEL = Path(__file__).resolve().parents[3] / "services/modelserver/tests/fixtures"
 MINUTES = 120_000
+expect.set_options(timeout=20_000)
 
 EXPERIMENT = {
     "apiVersion": "kubeflow.org/v1beta1",
@@ -144,7 +145,7 @@ def test_a_failed_run_says_why(tab, client):
     expect(badge(page)).to_have_text("failed", timeout=MINUTES)
     expect(page.get_by_role("alert")).to_contain_text("this step cannot work")
     expect(page.get_by_role("button", name="Retry")).to_be_enabled()
-    page.get_by_test_id("task-broken").click()
+    page.get_by_role("region", name="Details").get_by_role("button", name="broken").click()
     expect(page.get_by_test_id("log")).to_contain_text("ValueError: this step cannot work")
 
 
@@ -236,6 +237,25 @@ def test_every_page_fits_and_can_be_read(chromium, ferroflow, client, width, the
         assert page.evaluate(look.LOW_CONTRAST) == [], name
         assert page.evaluate(look.UNNAMED) == [], name
     tab.close()
+
+
+def test_text_that_is_too_faint_would_be_found(tab):
+    page = tab.open("/")
+    expect(page.locator(".tile").first).to_be_visible()
+    page.add_style_tag(content=".faint { color: #aaa !important }")
+    assert page.evaluate(look.LOW_CONTRAST) != []
+
+
+def test_a_ferroflow_that_is_gone_is_told(chromium, ferroflow):
+    tab = look.Tab(chromium, ferroflow.url)
+    page = tab.open("/runs")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    tab.context.set_offline(True)
+    expect(page.get_by_role("alert").first).to_contain_text("Ferroflow does not answer")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    tab.context.set_offline(False)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    tab.context.close()  # it complained rightly
 
 
 def test_the_theme_is_kept(tab):

@@ -9,7 +9,8 @@ import "./style.css";
 applyTheme();
 
 const client = new QueryClient({
-  defaultOptions: { queries: { retry: 1, refetchOnWindowFocus: true, staleTime: 500 } },
+  // Ferroflow may run on this machine: being offline is no reason not to ask it
+  defaultOptions: { queries: { retry: 1, refetchOnWindowFocus: true, staleTime: 500, networkMode: "always" }, mutations: { networkMode: "always" } },
 });
 
 const root = document.getElementById("root");

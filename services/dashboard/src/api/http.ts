@@ -18,16 +18,25 @@ async function text(response: Response): Promise<string> {
   }
 }
 
+/** Asks; says so in words where nobody answers. */
+async function ask(path: string, init?: RequestInit): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, init);
+  } catch {
+    throw new ApiError(0, "Ferroflow does not answer; is it still running?");
+  }
+  if (!response.ok) throw new ApiError(response.status, await text(response));
+  return response;
+}
+
 /** Fetches JSON; throws {@link ApiError}. */
 export async function json<T>(path: string, init?: RequestInit): Promise<T> {
-  const response = await fetch(path, { ...init, headers: { accept: "application/json", ...init?.headers } });
-  if (!response.ok) throw new ApiError(response.status, await text(response));
+  const response = await ask(path, { ...init, headers: { accept: "application/json", ...init?.headers } });
   return (await response.json()) as T;
 }
 
 /** Fetches text; throws {@link ApiError}. */
 export async function plain(path: string): Promise<string> {
-  const response = await fetch(path);
-  if (!response.ok) throw new ApiError(response.status, await text(response));
-  return response.text();
+  return (await ask(path)).text();
 }

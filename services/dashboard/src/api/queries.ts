@@ -5,7 +5,7 @@ import type * as T from "./types";
 const LIVE = 2000;
 
 export const useSession = () =>
-  useQuery({ queryKey: ["session"], queryFn: () => json<T.Session>("/apis/ferroflow/v1/session"), staleTime: Infinity });
+  useQuery({ queryKey: ["session"], queryFn: () => json<T.Session>("/apis/ferroflow/v1/session"), refetchInterval: 5000 });
 
 export const useNamespaces = () =>
   useQuery({

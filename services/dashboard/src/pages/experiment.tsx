@@ -5,7 +5,7 @@ import type { Experiment as Resource } from "../api/types";
 import { Chart, colours } from "../parts/chart";
 import { useNamespace } from "../parts/namespace";
 import { short } from "../parts/numbers";
-import { Badge, Empty, Loading, Problem, condition } from "../parts/states";
+import { Badge, Empty, Loading, Problem, condition, message } from "../parts/states";
 import { useTheme } from "../parts/theme";
 import { took, useNow } from "../parts/time";
 import { parallelOption, progressOption } from "../parts/trial-charts";
@@ -48,7 +48,7 @@ export function Experiment() {
     [experiment.data, trials.data, theme],
   );
   if (experiment.isPending) return <Loading />;
-  if (experiment.error) return <Problem error={experiment.error} />;
+  if (!experiment.data) return <Problem error={experiment.error} />;
   const { spec, status } = experiment.data;
   const byName = new Map(trials.data?.items.map((trial) => [trial.metadata.name, trial]));
   const best = status?.currentOptimalTrial?.bestTrialName;
@@ -119,7 +119,7 @@ export function Experiment() {
                       {row.name === best && <span className="badge solid">best</span>}
                     </td>
                     <td>
-                      <Badge state={condition(byName.get(row.name)?.status?.conditions)} />
+                      <Badge state={condition(byName.get(row.name)?.status?.conditions)} title={message(byName.get(row.name)?.status?.conditions)} />
                     </td>
                     <td title={String(row.objective ?? "")}>{short(row.objective)}</td>
                     {spec.parameters.map((parameter) => (

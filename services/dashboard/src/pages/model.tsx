@@ -18,7 +18,7 @@ export function Model() {
   const isReady = model.data !== undefined && readiness(model.data) === "ready";
   const metadata = useModelMetadata(namespace, name, isReady);
   if (model.isPending) return <Loading />;
-  if (model.error) return <Problem error={model.error} />;
+  if (!model.data) return <Problem error={model.error} />;
   const { spec, status } = model.data;
   const failure = status?.modelStatus?.lastFailureInfo;
   const path = `${location.origin}/serving/${namespace}/${name}/v2/models/${name}/infer`;

@@ -116,7 +116,7 @@ function Create({ create }: { create: (name: string) => void }) {
       <input
         aria-label="Name of the notebook"
         placeholder="Name"
-        pattern="[a-z]([-a-z0-9]*[a-z0-9])?"
+        pattern="[a-z]([\-a-z0-9]*[a-z0-9])?"
         title="small letters, digits and dashes"
         required
         value={name}

@@ -26,7 +26,7 @@ export function Run() {
     if (selected && isNarrow) panel.current?.scrollIntoView({ behavior: "smooth", block: "start" });
   }, [selected]);
   if (run.isPending) return <Loading />;
-  if (run.error) return <Problem error={run.error} />;
+  if (!run.data) return <Problem error={run.error} />;
   const { run: facts, tasks, parameters } = run.data;
   const show = (step?: string, group = inside) => {
     const next: Record<string, string> = {};
@@ -71,7 +71,7 @@ export function Run() {
               onClose={() => show(undefined)}
             />
           ) : (
-            <Overview parameters={parameters ?? facts.runtime_config?.parameters} tasks={tasks} />
+            <Overview parameters={parameters ?? facts.runtime_config?.parameters} tasks={tasks} onChoose={choose} />
           )}
         </section>
       </div>
@@ -128,11 +128,28 @@ function Trail({ tasks, inside, open }: { tasks: RunTask[]; inside?: string; ope
   );
 }
 
-function Overview({ parameters, tasks }: { parameters?: Record<string, unknown>; tasks: RunTask[] }) {
+function Overview(props: { parameters?: Record<string, unknown>; tasks: RunTask[]; onChoose: (task: RunTask) => void }) {
+  const { parameters, tasks, onChoose } = props;
+  const failed = tasks.filter((task) => task.state === "FAILED" && (task.kind === "container" || task.kind === "importer"));
   const numbers = metrics(tasks);
   return (
     <>
-      <h2>Parameters</h2>
+      {failed.length > 0 && (
+        <>
+          <h2>Failed</h2>
+          <ul className="list">
+            {failed.slice(0, 10).map((task) => (
+              <li key={task.path}>
+                <button type="button" className="plain name" onClick={() => onChoose(task)}>
+                  {label(task)}
+                </button>
+                <span className="faint grow">{task.message}</span>
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+      <h2 className={failed.length > 0 ? "gap" : undefined}>Parameters</h2>
       <Values values={parameters} />
       {numbers.length > 0 && (
         <>

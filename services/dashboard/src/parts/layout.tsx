@@ -2,6 +2,7 @@ import { type ReactNode, useEffect } from "react";
 import { Link, NavLink, useLocation } from "react-router";
 import { useNamespaces, useSession } from "../api/queries";
 import { useNamespace } from "./namespace";
+import { Problem } from "./states";
 import { useTheme } from "./theme";
 
 const PAGES = [
@@ -79,6 +80,7 @@ export function Layout({ children }: { children: ReactNode }) {
           </button>
         </header>
         <main id="main" tabIndex={-1}>
+          {session.error && <Problem error={session.error} />}
           {children}
         </main>
       </div>

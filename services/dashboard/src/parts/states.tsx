@@ -38,9 +38,9 @@ const TONES: Record<string, Tone> = {
 };
 
 /** A coloured word for a state. */
-export function Badge({ state }: { state?: string }) {
+export function Badge({ state, title }: { state?: string; title?: string }) {
   const word = (state ?? "pending").toLowerCase();
-  return <span className={`badge ${TONES[word] ?? "idle"}`}>{word}</span>;
+  return <span className={`badge ${TONES[word] ?? "idle"}`} title={title}>{word}</span>;
 }
 
 /** The condition of a custom resource that says most: the newest of its ends, or what it does. */
@@ -48,6 +48,12 @@ export function condition(conditions: Condition[] | undefined): string {
   const order = ["Failed", "Succeeded", "Complete", "Killed", "MetricsUnavailable", "EarlyStopped", "Restarting", "Running", "Created"];
   const isTrue = (type: string) => conditions?.some((c) => c.type === type && c.status === "True");
   return order.find(isTrue) ?? "Pending";
+}
+
+/** What the condition that {@link condition} picks says. */
+export function message(conditions: Condition[] | undefined): string | undefined {
+  const type = condition(conditions);
+  return conditions?.find((one) => one.type === type)?.message;
 }
 
 /** Whether a served model answers. */

@@ -93,7 +93,10 @@ function StepLog({ run, task }: { run: string; task: RunTask }) {
     const text = task.cached ? "Its outputs were taken from an earlier run." : "The step has not been started.";
     return <Empty title="No log" text={text} />;
   }
-  const isGone = log.error instanceof ApiError && log.error.status === 404;
+  const status = log.error instanceof ApiError ? log.error.status : undefined;
+  const isGone = status === 404;
+  // as Kubernetes answers for a container that does not run yet
+  const isStarting = status === 400 && isLive(task.state);
   return (
     <>
       {task.attempts.length > 1 && (
@@ -109,7 +112,8 @@ function StepLog({ run, task }: { run: string; task: RunTask }) {
         </label>
       )}
       {log.isPending && <Loading />}
-      {log.error && !log.data && (isGone ? <Empty title="The log is gone" text={log.error.message} /> : <Problem error={log.error} />)}
+      {isStarting && log.data === undefined && <Empty title="Starting" text="What the step prints appears here." />}
+      {log.error && !isStarting && log.data === undefined && (isGone ? <Empty title="The log is gone" text={log.error.message} /> : <Problem error={log.error} />)}
       {log.data !== undefined && <Log text={log.data} all={logPath(run, shown)} />}
       <p className="below faint">
         Pod <code>{shown}</code> <Copy text={shown} what="the Pod's name" />

@@ -35,7 +35,7 @@ export function parallel(experiment: Experiment, table: TrialRow[]) {
     const space = parameter.feasibleSpace;
     if (space.list) return { dim, name: parameter.name, type: "category" as const, data: space.list };
     const log = space.distribution?.toLowerCase().startsWith("log") && Number(space.min) > 0;
-    return { dim, name: parameter.name, type: log ? ("log" as const) : ("value" as const), min: Number(space.min), max: Number(space.max) };
+    return { dim, name: parameter.name, type: log ? ("log" as const) : ("value" as const), min: Number(space.min), max: Number(space.max), ...(parameter.parameterType === "int" && { minInterval: 1 }) };
   });
   const last = { dim: parameters.length, name: experiment.spec.objective.objectiveMetricName, type: "value" as const, scale: true };
   const lines = table
