@@ -1,0 +1,51 @@
+"""Helpers: the program as a person at a shell uses it, and waiting with a deadline."""
+
+import os
+import subprocess
+import time
+
+import yaml
+
+PROGRAM = os.environ.get("FERROFLOW", "ferroflow")
+
+
+def run(*arguments, **environment):
+    """Runs the program to its end; answers exit code, standard output and standard error."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("FERROFLOW_")} | environment
+    done = subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=env, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def eventually(what, check, timeout=60, every=0.2):
+    """Waits until `check` answers something true and answers that; fails with what it answered last."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = check()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
+        time.sleep(every)
+
+
+def apply(ferroflow, *objects, check=True):
+    """kubectl create of objects; answers the finished process where `check` is off."""
+    text = "---\n".join(yaml.safe_dump(o) for o in objects)
+    file = ferroflow.folder / f"apply-{time.monotonic_ns()}.yaml"
+    file.write_text(text)
+    return ferroflow.kubectl("create", "-f", str(file), check=check)
+
+
+def pod(name, script, image="python:3.11", **spec):
+    """A Pod of one container `main` that runs a shell script once."""
+    container = {"name": "main", "image": image, "command": ["sh", "-c", script]}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"restartPolicy": "Never", "containers": [container], **spec},
+    }
+
+
+def phase(ferroflow, name):
+    """Phase of a Pod of namespace default."""
+    return ferroflow.kubectl("get", "pod", name, "-n", "default", "-o", "jsonpath={.status.phase}")
