@@ -211,6 +211,12 @@ def test_an_unknown_page_says_so(tab):
     expect(tab.open("/nowhere").get_by_role("heading", name="No such page")).to_be_visible()
 
 
+def test_an_unknown_run_says_so(chromium, ferroflow):
+    tab = look.Tab(chromium, ferroflow.url)
+    expect(tab.open("/runs/none").get_by_role("alert")).to_contain_text("none")
+    tab.context.close()  # the browser tells of each answer 404
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_every_page_fits_and_can_be_read(chromium, ferroflow, client, width, theme):

@@ -1,8 +1,14 @@
 import { keepPreviousData, useQuery } from "@tanstack/react-query";
-import { json, plain } from "./http";
+import { ApiError, json, plain } from "./http";
 import type * as T from "./types";
 
 const LIVE = 2000;
+
+/** Whether the server said no, so that asking again changes nothing. */
+export const isRefused = (error: unknown) => error instanceof ApiError && error.status >= 400 && error.status < 500;
+
+/** Asks again and again, until it is refused. */
+const every = (milliseconds: number) => (query: { state: { error: Error | null } }) => (isRefused(query.state.error) ? false : milliseconds);
 
 export const useSession = () =>
   useQuery({ queryKey: ["session"], queryFn: () => json<T.Session>("/apis/ferroflow/v1/session"), refetchInterval: 5000 });
@@ -26,7 +32,7 @@ export const useRuns = (namespace: string, page: string, size = 20, name = "") =
       return json<{ runs?: T.KfpRun[]; next_page_token?: string; total_size?: number }>(`/apis/v2beta1/runs?${query}`);
     },
     placeholderData: keepPreviousData,
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 /** Whether a run or a step is still to change. */
@@ -36,7 +42,7 @@ export const useRun = (id: string) =>
   useQuery({
     queryKey: ["run", id],
     queryFn: () => json<T.RunGraph>(`/apis/ferroflow/v1/pipelines/runs/${id}/graph`),
-    refetchInterval: (query) => (query.state.data && !isLive(query.state.data.run.state) ? false : 700),
+    refetchInterval: (query) => (query.state.data && !isLive(query.state.data.run.state) ? false : every(700)(query)),
   });
 
 /** Asks for so many lines at most: a step may print hundreds of megabytes. */
@@ -62,7 +68,7 @@ export const useModelArtifacts = (namespace: string) =>
       const path = `/apis/ferroflow/v1/metadata/models?namespace=${encodeURIComponent(namespace)}&page_size=50`;
       return (await json<{ models?: T.ModelArtifact[] }>(path)).models ?? [];
     },
-    refetchInterval: LIVE * 3,
+    refetchInterval: every(3 * LIVE),
   });
 
 const kube = <R>(group: string, namespace: string, plural: string, name = "") =>
@@ -72,14 +78,14 @@ export const useExperiments = (namespace: string) =>
   useQuery({
     queryKey: ["experiments", namespace],
     queryFn: () => kube<T.List<T.Experiment>>("kubeflow.org/v1beta1", namespace, "experiments"),
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useExperiment = (namespace: string, name: string) =>
   useQuery({
     queryKey: ["experiment", namespace, name],
     queryFn: () => kube<T.Experiment>("kubeflow.org/v1beta1", namespace, "experiments", name),
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useTrials = (namespace: string, experiment: string) =>
@@ -89,21 +95,21 @@ export const useTrials = (namespace: string, experiment: string) =>
       const selector = encodeURIComponent(`katib.kubeflow.org/experiment=${experiment}`);
       return kube<T.List<T.Trial>>("kubeflow.org/v1beta1", namespace, `trials?labelSelector=${selector}`);
     },
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useModels = (namespace: string) =>
   useQuery({
     queryKey: ["models", namespace],
     queryFn: () => kube<T.List<T.InferenceService>>("serving.kserve.io/v1beta1", namespace, "inferenceservices"),
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useModel = (namespace: string, name: string) =>
   useQuery({
     queryKey: ["model", namespace, name],
     queryFn: () => kube<T.InferenceService>("serving.kserve.io/v1beta1", namespace, "inferenceservices", name),
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useModelMetadata = (namespace: string, name: string, ready: boolean) =>
@@ -118,7 +124,7 @@ export const useNotebooks = (namespace: string) =>
   useQuery({
     queryKey: ["notebooks", namespace],
     queryFn: () => kube<T.List<T.Notebook>>("kubeflow.org/v1", namespace, "notebooks"),
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
 
 export const useTrainingJobs = (namespace: string) =>
@@ -129,5 +135,5 @@ export const useTrainingJobs = (namespace: string) =>
       const lists = await Promise.all(kinds.map((kind) => kube<T.List<T.TrainingJob>>("kubeflow.org/v1", namespace, kind)));
       return lists.flatMap((list) => list.items);
     },
-    refetchInterval: LIVE,
+    refetchInterval: every(LIVE),
   });
