@@ -1,6 +1,9 @@
 //! Time per step of a chain, and of a fan-out, of steps that are played and take no time: what the scheduler and the
 //! API server cost. `cargo bench -p ferroflow-pipelines`.
 
+#![expect(clippy::panic, reason = "a bench that cannot start ends")]
+
+#[expect(dead_code, reason = "the bench uses a part of it")]
 #[path = "../tests/support/mod.rs"]
 mod support;
 

@@ -1,5 +1,6 @@
 //! KFP `v2beta1` over gRPC.
 
+#[expect(dead_code, reason = "this test uses a part of it")]
 mod support;
 
 use std::collections::HashMap;

@@ -1,6 +1,7 @@
 //! The unmodified `kfp` client against the service. It runs where `FERROFLOW_TEST_KFP_PYTHON` names a Python with
 //! kfp 2.17 and kfp-kubernetes.
 
+#[expect(dead_code, reason = "this test uses a part of it")]
 mod support;
 
 use std::path::Path;

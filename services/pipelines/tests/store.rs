@@ -1,4 +1,5 @@
 //! One suite for the rows on SQLite and PostgreSQL. PostgreSQL runs when `FERROFLOW_TEST_POSTGRES` gives a URL.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ async fn stores() -> Vec<(Store, tempfile::TempDir)> {
             &format!("t{}", ferroflow_kernel::random_suffix(10)),
         )),
         Err(_) => {
-            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)")
+            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)");
         }
     }
     let mut stores = Vec::new();
@@ -341,7 +342,7 @@ async fn a_tick_is_one_transaction_and_facts_come_back() {
             ..Changes::default()
         };
         store.apply("r1", "ns", "p", at(3), &changes).await.unwrap();
-        assert_eq!(store.tasks("r1").await.unwrap(), [task.clone()]);
+        assert_eq!(store.tasks("r1").await.unwrap(), std::slice::from_ref(&task));
         store
             .pods_created("r1", &[("root/a".into(), 0, "uid".into())])
             .await

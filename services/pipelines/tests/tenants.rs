@@ -1,5 +1,6 @@
 //! Whoever has no rights in a namespace gets nothing of it, by any route.
 
+#[expect(dead_code, reason = "this test uses a part of it")]
 mod support;
 
 use std::sync::Arc;

@@ -44,7 +44,7 @@ pub(super) async fn list(State(api): State<Api>, caller: Caller, params: Queried
             .store
             .list_experiments(namespace, &list_query(&params)?)
             .await?;
-        Ok(shape::page("experiments", page, shape::experiment))
+        Ok(shape::page("experiments", &page, shape::experiment))
     };
     answer(listed.await)
 }

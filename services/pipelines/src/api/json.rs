@@ -266,7 +266,7 @@ pub fn graph(row: &RunRow, tasks: &[TaskRow], attempts: &[AttemptRow], ids: &Art
 }
 
 /// A page of a list.
-pub fn page<T>(key: &str, page: ferroflow_kernel::Page<T>, each: impl Fn(&T) -> Value) -> Value {
+pub fn page<T>(key: &str, page: &ferroflow_kernel::Page<T>, each: impl Fn(&T) -> Value) -> Value {
     let items: Vec<Value> = page.items.iter().map(each).collect();
     let mut answer = compact(json!({key: items, "next_page_token": page.next_page_token}));
     if let (Some(total), Some(fields)) = (page.total_size.filter(|total| *total > 0), answer.as_object_mut())

@@ -106,7 +106,7 @@ pub(super) async fn list(State(api): State<Api>, caller: Caller, params: Queried
         let namespace = namespace(&caller, params.get("namespace"));
         api.allow(&caller, namespace, "list", "pipelines").await?;
         let page = api.store.list_pipelines(namespace, &list_query(&params)?).await?;
-        Ok(shape::page("pipelines", page, shape::pipeline))
+        Ok(shape::page("pipelines", &page, shape::pipeline))
     };
     answer(listed.await)
 }
@@ -192,7 +192,7 @@ pub(super) async fn versions(
     let listed = async {
         api.pipeline(&caller, &id, "get").await?;
         let page = api.store.list_versions(&id, &list_query(&params)?).await?;
-        Ok(shape::page("pipeline_versions", page, shape::version))
+        Ok(shape::page("pipeline_versions", &page, shape::version))
     };
     answer(listed.await)
 }

@@ -188,7 +188,7 @@ mod tests {
             "%7B%22predicates%22%3A%20%5B%7B%22operation%22%3A%201%2C%20%22key%22%3A%20%22display_name%22%2C%20%22stringValue%22%3A%20%22a%20b%22%7D%5D%7D",
         ] {
             let query = read(text).unwrap();
-            assert_eq!(query.predicates, [want.clone()], "{text}");
+            assert_eq!(query.predicates, std::slice::from_ref(&want), "{text}");
             assert!(query.sort.unwrap().descending);
         }
         assert!(read("{").unwrap_err().to_string().contains("is no JSON"));

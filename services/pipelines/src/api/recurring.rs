@@ -109,7 +109,7 @@ pub(super) async fn list(State(api): State<Api>, caller: Caller, params: Queried
             .list_recurring(&namespace, &experiment, &list_query(&params)?)
             .await?;
         // The odd one out: this list's key is in camel case.
-        Ok(shape::page("recurringRuns", page, json_of))
+        Ok(shape::page("recurringRuns", &page, json_of))
     };
     answer(listed.await)
 }

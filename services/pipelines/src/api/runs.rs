@@ -235,7 +235,7 @@ impl Api {
             .store
             .list_runs(&namespace, experiment, &list_query(params)?)
             .await?;
-        Ok(shape::page("runs", page, shape::run))
+        Ok(shape::page("runs", &page, shape::run))
     }
 
     /// Checks a request, records the run and starts it.

@@ -344,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    fn check(text: &str, inputs: Value) -> Result<bool, String> {
+    fn check(text: &str, inputs: &Value) -> Result<bool, String> {
         let inputs = inputs.as_object().unwrap().clone().into_iter().collect();
         Condition::parse(text)?.eval(&inputs)
     }
@@ -387,23 +387,23 @@ mod tests {
             ),
             ("inputs.parameter_values['x'] == ''", json!({"x": 1}), false),
         ] {
-            assert_eq!(check(text, inputs), Ok(want), "{text}");
+            assert_eq!(check(text, &inputs), Ok(want), "{text}");
         }
     }
 
     #[test]
     fn what_cannot_be_read_or_compared_says_so() {
         assert_eq!(
-            check("inputs.parameter_values['a'] ==", json!({})).unwrap_err(),
+            check("inputs.parameter_values['a'] ==", &json!({})).unwrap_err(),
             "condition \"inputs.parameter_values['a'] ==\": expected an input, a literal, int(), double(), \
              string(), bool(), \"!\" or \"(\" at character 32"
         );
         assert_eq!(
-            check("inputs.parameter_values['a'] == 1", json!({})).unwrap_err(),
+            check("inputs.parameter_values['a'] == 1", &json!({})).unwrap_err(),
             "input \"a\" has no value"
         );
         assert!(
-            check("'a' < 1", json!({}))
+            check("'a' < 1", &json!({}))
                 .unwrap_err()
                 .contains("cannot be ordered")
         );

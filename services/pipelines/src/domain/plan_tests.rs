@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-fn gives(parameters: Value) -> AttemptState {
+fn gives(parameters: &Value) -> AttemptState {
     let parameters = parameters.as_object().unwrap().clone().into_iter().collect();
     AttemptState::Succeeded(Arc::new(Outputs {
         parameters,
@@ -174,10 +174,10 @@ fn behave(_: &str, step: &StepPlan) -> AttemptState {
     let input = &step.step.executor_input["inputs"]["parameterValues"];
     let function = step.step.args.last().map(String::as_str).unwrap_or_default();
     match function {
-        "add" => gives(json!({"Output": input["a"].as_f64().unwrap() + input["b"].as_f64().unwrap()})),
-        "say" | "maybe" => gives(json!({"Output": input["text"]})),
-        "flip" => gives(json!({"Output": "heads"})),
-        "numbers" => gives(json!({"Output": [1.0, 2.0, 3.0]})),
+        "add" => gives(&json!({"Output": input["a"].as_f64().unwrap() + input["b"].as_f64().unwrap()})),
+        "say" | "maybe" => gives(&json!({"Output": input["text"]})),
+        "flip" => gives(&json!({"Output": "heads"})),
+        "numbers" => gives(&json!({"Output": [1.0, 2.0, 3.0]})),
         "total" => {
             let sum: f64 = input["values"]
                 .as_array()
@@ -185,7 +185,7 @@ fn behave(_: &str, step: &StepPlan) -> AttemptState {
                 .iter()
                 .map(|v| v.as_f64().unwrap())
                 .sum();
-            gives(json!({"Output": sum}))
+            gives(&json!({"Output": sum}))
         }
         "make" => {
             let artifact = Artifact {
@@ -201,9 +201,9 @@ fn behave(_: &str, step: &StepPlan) -> AttemptState {
         }
         "count_all" => {
             let all = &step.step.executor_input["inputs"]["artifacts"]["items"]["artifacts"];
-            gives(json!({"Output": all.as_array().unwrap().len()}))
+            gives(&json!({"Output": all.as_array().unwrap().len()}))
         }
-        _ => gives(json!({})),
+        _ => gives(&json!({})),
     }
 }
 
@@ -241,7 +241,7 @@ fn tasks_follow_their_inputs_and_their_dependencies() {
     let first = world.plan();
     assert!(world.apply(first));
     let end = world.play(|path, step| match path {
-        "root/train" => gives(json!({"loss": 0.25, "tags": ["a"]})),
+        "root/train" => gives(&json!({"loss": 0.25, "tags": ["a"]})),
         _ => behave(path, step),
     });
     assert_eq!(world.paths(), ["root/make", "root/train", "root/say"]);
@@ -280,7 +280,7 @@ fn a_failed_step_is_tried_again_after_its_back_off() {
     let train = world.observed.get_mut("root/train").unwrap();
     train.forgiven = train.attempts.len();
     let end = world.play(|path, step| match path {
-        "root/train" => gives(json!({"loss": 1, "tags": []})),
+        "root/train" => gives(&json!({"loss": 1, "tags": []})),
         _ => behave(path, step),
     });
     assert_eq!(end.state, TaskState::Succeeded);
@@ -299,7 +299,7 @@ fn one_branch_runs_and_gives_its_value_on() {
             &[("threshold", json!(2))],
         );
         let end = world.play(|path, step| match path {
-            "root/flip" => gives(json!({"Output": side})),
+            "root/flip" => gives(&json!({"Output": side})),
             _ => behave(path, step),
         });
         assert_eq!(end.state, TaskState::Succeeded, "{end:#?}");
@@ -393,7 +393,7 @@ fn exit_tasks_run_after_failure_and_learn_the_state() {
 fn placeholders_are_replaced_before_a_pod_exists() {
     let mut world = fixture(include_str!("../../tests/fixtures/containers.yaml"), &[]);
     let end = world.play(|path, step| match path {
-        "root/shell" => gives(json!({"out": "hi"})),
+        "root/shell" => gives(&json!({"out": "hi"})),
         _ => behave(path, step),
     });
     assert_eq!(end.state, TaskState::Succeeded);
@@ -600,7 +600,7 @@ proptest! {
             }
             let (which, succeeds) = choice.next().unwrap();
             let path = &running[which.index(running.len())];
-            let state = if *succeeds { gives(json!({"out": format!("out of {path}")})) } else { AttemptState::Failed("x".into()) };
+            let state = if *succeeds { gives(&json!({"out": format!("out of {path}")})) } else { AttemptState::Failed("x".into()) };
             world.finish(path, state);
         };
         prop_assert!(world.running().is_empty());

@@ -129,11 +129,10 @@ impl Actor {
         self.refresh().await?;
         loop {
             let plan = self.tick().await?;
-            if plan.state.is_final() && self.live.is_empty() {
-                if self.shared.retire(&self.run.id, &self.inbox) {
-                    return Ok(());
-                }
-                // Somebody has something to say still, such as: try again.
+            // Unless somebody has something to say still, such as: try again.
+            if plan.state.is_final() && self.live.is_empty() && self.shared.retire(&self.run.id, &self.inbox)
+            {
+                return Ok(());
             }
             self.wait(&plan).await?;
             if std::mem::take(&mut self.stale) {
@@ -187,7 +186,13 @@ impl Actor {
         let mut started = Vec::new();
         for row in store.attempts(&self.run.id).await? {
             let key = (row.path.clone(), row.number);
-            if row.state == "STARTED" && !self.live.contains_key(&key) {
+            // Rows may have changed since the facts were read, if another scheduler is still at work.
+            let facts = self
+                .observed
+                .get(&row.path)
+                .and_then(|f| f.attempts.get(row.number as usize));
+            let is_started = facts.is_some_and(|fact| fact.state == AttemptState::Started);
+            if row.state == "STARTED" && is_started && !self.live.contains_key(&key) {
                 let cache_key = keys.get(&row.path).cloned();
                 self.live.insert(
                     key.clone(),
@@ -222,7 +227,7 @@ impl Actor {
             // It was there once.
             Ok(None) if known.is_some() => {
                 self.settle(path, number, Some("its Pod vanished without an outcome"))
-                    .await
+                    .await;
             }
             Ok(None) => {
                 // It may have been created, ended and removed just before a crash.
@@ -248,7 +253,7 @@ impl Actor {
             Some(plan) if plan.step.attempt == number => self.uncreated.push(plan),
             _ => {
                 self.settle(path, number, Some("it cannot be planned again after a restart"))
-                    .await
+                    .await;
             }
         }
     }

@@ -62,6 +62,8 @@ pub struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hints: Hints,
     pub(crate) cancel: CancellationToken,
+    /// Cancelled when the scheduler's future is dropped: then its runs are dropped too, wherever they are.
+    dropped: CancellationToken,
     /// Told when there is something for the metadata service.
     pub(crate) lineage: Notify,
     /// Told when schedules changed.
@@ -163,6 +165,7 @@ impl Scheduler {
                 clock,
                 hints,
                 cancel: CancellationToken::new(),
+                dropped: CancellationToken::new(),
                 lineage: Notify::new(),
                 schedules: Notify::new(),
                 room: Notify::new(),
@@ -192,9 +195,13 @@ impl Scheduler {
         drop(runs);
         let shared = self.shared.clone();
         let run_id = run_id.to_owned();
-        self.shared
-            .tasks
-            .spawn(async move { work(shared, &run_id, inbox).await });
+        self.shared.tasks.spawn(async move {
+            let dropped = shared.dropped.clone();
+            tokio::select! {
+                () = work(shared, &run_id, inbox) => {}
+                () = dropped.cancelled() => {}
+            }
+        });
     }
 
     /// Removes the Pods of a run.
@@ -246,6 +253,7 @@ impl Scheduler {
     /// # Errors
     /// If the runs that are under way cannot be read.
     pub async fn run(&self, cancel: CancellationToken, probe: Probe) -> Result<()> {
+        let _dropped = self.shared.dropped.clone().drop_guard();
         for run_id in self.shared.store.active_runs().await? {
             self.wake(&run_id);
         }

@@ -590,7 +590,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {}, "status": status})).unwrap()
     }
 
@@ -612,20 +612,20 @@ mod tests {
 
     #[test]
     fn statuses_are_judged() {
-        assert_eq!(verdict(&pod(json!({"phase": "Running"}))), Verdict::Alive);
+        assert_eq!(verdict(&pod(&json!({"phase": "Running"}))), Verdict::Alive);
         let image = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ErrImagePull", "message": "nothing maps image i"}}}]});
         let trouble = "ErrImagePull: nothing maps image i".to_owned();
         assert!(is_hopeless(&trouble));
-        assert_eq!(verdict(&pod(image)), Verdict::Troubled(trouble));
+        assert_eq!(verdict(&pod(&image)), Verdict::Troubled(trouble));
         let killed = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
         assert_eq!(
-            verdict(&pod(killed)),
+            verdict(&pod(&killed)),
             Verdict::Over("exit code 137: OOMKilled".to_owned())
         );
         let creating = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ContainerCreating"}}}]});
-        assert_eq!(verdict(&pod(creating)), Verdict::Alive);
+        assert_eq!(verdict(&pod(&creating)), Verdict::Alive);
     }
 }

@@ -1,4 +1,9 @@
 //! A platform for tests: the real API server, the service itself, artifacts in memory, and a kubelet that plays steps.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails is a failed test"
+)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
