@@ -1,14 +1,11 @@
-import dagre from "@dagrejs/dagre";
 import { Background, Controls, type Edge, Handle, type Node, type NodeProps, Position, ReactFlow } from "@xyflow/react";
 import "@xyflow/react/dist/style.css";
 import { useMemo } from "react";
 import { isLive } from "../api/queries";
+import { HEIGHT, WIDTH, place } from "./place";
 import { type Step, isGroup } from "./steps";
 import { Badge } from "./states";
 import { took, useNow } from "./time";
-
-const WIDTH = 208;
-const HEIGHT = 66;
 
 type TaskNode = Node<{ step: Step; selected: boolean; onSelect: (path: string) => void }, "task">;
 
@@ -54,26 +51,6 @@ function TaskBox({ data }: NodeProps<TaskNode>) {
 
 const NODE_TYPES = { task: TaskBox };
 
-function place(steps: Step[]): Map<string, { x: number; y: number }> {
-  const places = new Map<string, { x: number; y: number }>();
-  // passes of a loop have no order: rows read better than one long line
-  if (steps.length > 3 && steps.every((step) => step.after.length === 0)) {
-    const columns = Math.ceil(Math.sqrt(steps.length));
-    steps.forEach(({ task }, i) => places.set(task.path, { x: (i % columns) * (WIDTH + 24), y: Math.floor(i / columns) * (HEIGHT + 24) }));
-    return places;
-  }
-  const graph = new dagre.graphlib.Graph().setGraph({ rankdir: "TB", ranksep: 44, nodesep: 30 });
-  graph.setDefaultEdgeLabel(() => ({}));
-  for (const { task } of steps) graph.setNode(task.path, { width: WIDTH, height: HEIGHT });
-  for (const { task, after } of steps) for (const before of after) graph.setEdge(before, task.path);
-  dagre.layout(graph);
-  for (const { task } of steps) {
-    const { x, y } = graph.node(task.path) as { x: number; y: number };
-    places.set(task.path, { x: x - WIDTH / 2, y: y - HEIGHT / 2 });
-  }
-  return places;
-}
-
 /** One level of a run's steps as a graph, live. */
 export function Graph(props: { steps: Step[]; selected?: string; onSelect: (path: string) => void }) {
   const { steps, selected, onSelect } = props;
@@ -106,7 +83,7 @@ export function Graph(props: { steps: Step[]; selected?: string; onSelect: (path
         nodeTypes={NODE_TYPES}
         fitView
         fitViewOptions={{ maxZoom: 1, padding: 0.12 }}
-        minZoom={0.1}
+        minZoom={0.05}
         maxZoom={1.6}
         nodesDraggable={false}
         nodesConnectable={false}
