@@ -49,3 +49,14 @@ def pod(name, script, image="python:3.11", **spec):
 def phase(ferroflow, name):
     """Phase of a Pod of namespace default."""
     return ferroflow.kubectl("get", "pod", name, "-n", "default", "-o", "jsonpath={.status.phase}")
+
+
+def inference_service(name, model_format, uri):
+    """An InferenceService of one model."""
+    model = {"modelFormat": {"name": model_format}, "storageUri": uri}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"predictor": {"model": model}},
+    }
