@@ -125,6 +125,14 @@ fn rust(report: &mut Report, quick: bool) -> anyhow::Result<()> {
             }
         }
     }
+    if !quick {
+        match python::environment(&root().join("services/pipelines/tests/requirements.txt")) {
+            Ok(python) => {
+                test.env("FERROFLOW_TEST_KFP_PYTHON", python);
+            }
+            Err(error) => report.skip("rust", &format!("tests with the kfp client: {error:#}")),
+        }
+    }
     report.suite("rust", &mut test)
 }
 
@@ -163,7 +171,16 @@ fn conformance(report: &mut Report) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    execute(cargo().args(["build", "--quiet", "-p", "localkube-controllers", "-p", "features", "--example", "localkube"]))?;
+    execute(cargo().args([
+        "build",
+        "--quiet",
+        "-p",
+        "localkube-controllers",
+        "-p",
+        "features",
+        "--example",
+        "localkube",
+    ]))?;
     report.suite("conformance", command("python3").arg(folder.join("run.py")))
 }
 

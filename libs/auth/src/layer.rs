@@ -37,7 +37,11 @@ impl<S> Layer<S> for VerifyLayer {
     type Service = VerifyService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        VerifyService { inner, key: self.key.clone(), required: self.required }
+        VerifyService {
+            inner,
+            key: self.key.clone(),
+            required: self.required,
+        }
     }
 }
 

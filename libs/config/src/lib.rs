@@ -38,6 +38,7 @@ where
             file: file.to_owned(),
             source,
         })?;
+        syntax(file, &text)?;
         figment = figment.merge(Toml::string(&text));
     }
     // FERROFLOW_CONFIG names the file itself and is no key of it
@@ -49,6 +50,21 @@ where
         .merge(Serialized::defaults(flags))
         .extract()
         .map_err(|error| ConfigError::Value(explain(&error, file)))
+}
+
+/// Says on one line where a file is no TOML.
+fn syntax(file: &Path, text: &str) -> Result<(), ConfigError> {
+    let Err(error) = text.parse::<toml::Table>() else {
+        return Ok(());
+    };
+    let line = error.span().map_or(1, |span| {
+        text[..span.start.min(text.len())].lines().count().max(1)
+    });
+    let what = error.message().lines().collect::<Vec<_>>().join(", ");
+    Err(ConfigError::Value(format!(
+        "config file {} line {line}: {what}; fix it or remove the file",
+        file.display()
+    )))
 }
 
 fn explain(error: &figment::Error, file: Option<&Path>) -> String {
@@ -124,6 +140,10 @@ mod tests {
     fn errors_name_file_key_and_value() {
         let wrong = read("port = \"x\"", &Flags::default()).unwrap_err().to_string();
         assert!(wrong.contains("f.toml") && wrong.contains("\"port\""), "{wrong}");
+        let broken = read("port = 1\nname = ", &Flags::default())
+            .unwrap_err()
+            .to_string();
+        assert!(broken.contains("line 2") && !broken.contains('\n'), "{broken}");
         let unknown = read("prot = 1", &Flags::default()).unwrap_err().to_string();
         assert!(unknown.contains("prot"), "{unknown}");
     }

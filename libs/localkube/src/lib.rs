@@ -145,7 +145,9 @@ impl LocalKube {
     /// # Errors
     /// If the token cannot be signed.
     pub fn kubeconfig(&self, user: &UserInfo) -> anyhow::Result<String> {
-        Ok(self.server.kubeconfig(&self.url(), &self.server.static_token(user)?))
+        Ok(self
+            .server
+            .kubeconfig(&self.url(), &self.server.static_token(user)?))
     }
 }
 

@@ -75,10 +75,13 @@ pub(crate) enum Service {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // clap prints help to standard output and mistakes to standard error, and knows the exit codes 0 and 2
+        Err(error) if error.exit_code() == 0 => {
             let _closed = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            let _closed = writeln!(std::io::stderr(), "ferroflow: {}", one_line(&error));
+            return ExitCode::from(2);
         }
     };
     let result = match cli.command {
@@ -102,6 +105,20 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// What is wrong with the command line and where help is, on one line; help itself stays as clap prints it.
+fn one_line(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return error.to_string();
+    }
+    let text = error.to_string();
+    let said = |line: &&str| {
+        !line.is_empty() && !line.starts_with("Usage:") && !line.starts_with("For more information")
+    };
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(said).collect();
+    let what = lines.join("; ").replacen("error: ", "", 1);
+    format!("{what}; see ferroflow --help")
+}
+
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -113,6 +130,20 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistake_is_one_line_with_the_way_to_help() {
+        for (args, part) in [
+            (&["ferroflow", "up", "--bogus"][..], "--bogus"),
+            (&["ferroflow", "up", "--port", "abc"], "abc"),
+        ] {
+            let line = one_line(&Cli::try_parse_from(args).unwrap_err());
+            assert!(
+                !line.contains('\n') && line.contains(part) && line.ends_with("see ferroflow --help"),
+                "{line}"
+            );
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

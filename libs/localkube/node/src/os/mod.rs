@@ -24,6 +24,7 @@ pub struct Isolation {
     pub mounts: bool,
     /// what a container writes outside its volumes stays its own (an overlay over `/`); without, it sees the machine's
     /// folders themselves, as far as the user may write to them
+    #[serde(default)]
     pub layers: bool,
     /// the kernel ends every process of a container when its first one ends
     pub pids: bool,
