@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the story from data to predictions, on a fresh data folder.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ impl Drop for Running {
 }
 
 /// Builds, starts, runs the story, prints how to reach what it made.
-pub fn run(keep: bool) -> anyhow::Result<()> {
+pub fn run(stop: bool) -> anyhow::Result<()> {
     let started = Instant::now();
     step("building Ferroflow");
     let program = build::all(false)?;
@@ -60,18 +61,14 @@ pub fn run(keep: bool) -> anyhow::Result<()> {
         "kubectl    kubectl --kubeconfig {}/kubeconfig get pods,experiments,trials,xgboostjobs,inferenceservices -A",
         data.display()
     );
-    if keep {
-        println!("stop       Ctrl-C");
-        let mut server = server;
-        server.0.wait()?;
-        return Ok(());
+    if stop {
+        drop(server);
+        println!("stopped    go on with: {} up --data-dir {}", program.display(), data.display());
+    } else {
+        println!("stop       kill {}", server.0.id());
+        // it goes on without this process; dropping the value would end it
+        std::mem::forget(server);
     }
-    let program = program.display();
-    println!(
-        "stop       it is stopped; look around with: {program} up --data-dir {} (Ctrl-C stops it)",
-        data.display()
-    );
-    drop(server);
     Ok(())
 }
 
@@ -84,6 +81,7 @@ fn start(program: &Path, data: &Path) -> anyhow::Result<(Running, Value)> {
     let child = command(program)
         .args(["up", "--port", "0", "--data-dir"])
         .arg(data)
+        .process_group(0)
         .stdout(Stdio::from(log.try_clone()?))
         .stderr(Stdio::from(log))
         .spawn()

@@ -23,9 +23,9 @@ struct Cli {
 enum Command {
     /// Build Ferroflow and run the story: load, tune, train, serve, predict.
     Demo {
-        /// Keep the server running afterwards until Ctrl-C.
+        /// Stop the server at the end instead of leaving it to look around in.
         #[arg(long)]
-        keep: bool,
+        stop: bool,
     },
     /// Run every suite and end with one line, `N passed, N failed, N skipped`.
     Test {
@@ -50,7 +50,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Demo { keep } => demo::run(keep),
+        Command::Demo { stop } => demo::run(stop),
         Command::Test { quick, only } => suites::run(quick, only.as_deref()),
         Command::Check => check::run(),
         Command::Build { release } => build::all(release).map(|_| ()),

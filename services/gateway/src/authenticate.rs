@@ -142,10 +142,14 @@ impl Authenticator {
         if let Some(principal) = self.sessions.principal(headers) {
             return Ok(principal);
         }
-        if let Some(principal) = self.workloads.service_account_at(peer.client.ip()).await {
+        // on loopback anybody may bind the address of a Pod, so the OS user counts too
+        let ours = same_os_user(peer);
+        if (ours || !is_loopback(peer))
+            && let Some(principal) = self.workloads.service_account_at(peer.client.ip()).await
+        {
             return Ok(principal);
         }
-        if self.mode == AuthMode::SameUser && same_os_user(peer) {
+        if self.mode == AuthMode::SameUser && ours {
             return Ok(self.owner.clone());
         }
         Err(Error::new(
@@ -164,10 +168,13 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
         .filter(|token| !token.is_empty())
 }
 
+fn is_loopback(peer: Peer) -> bool {
+    peer.client.ip().to_canonical().is_loopback()
+}
+
 fn same_os_user(peer: Peer) -> bool {
     let Some(server) = peer.server else { return false };
-    let loopback = peer.client.ip().to_canonical().is_loopback();
-    loopback && peer_uid(peer.client, server).is_some_and(|uid| uid == own_uid())
+    is_loopback(peer) && peer_uid(peer.client, server).is_some_and(|uid| uid == own_uid())
 }
 
 fn own_uid() -> u32 {

@@ -123,8 +123,8 @@ pub fn not_mapped(image: &str) -> ImageError {
     ImageError::NotMapped(format!(
         "no RuntimeImage maps image \"{quoted}\": this node runs Pods as processes, so say what stands for the image, for example\n\
          kubectl apply -f - <<'EOF'\n\
-         {{apiVersion: ferroflow.dev/v1, kind: RuntimeImage, metadata: {{name: {}}},\n \
-         spec: {{match: [\"{quoted}\"], python: {{version: \"3.11\", packages: [numpy]}}}}}}\n\
+         apiVersion: ferroflow.dev/v1\nkind: RuntimeImage\nmetadata: {{name: {}}}\n\
+         spec: {{match: [\"{quoted}\"], python: {{version: \"3.11\", packages: [numpy]}}}}\n\
          EOF\n\
          (or `host: {{}}` in place of `python` for the machine's own tools; see docs/runtime-images.md)",
         name.trim_matches('-')
