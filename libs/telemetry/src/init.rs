@@ -1,5 +1,7 @@
 //! Sets the process up: structured logs to standard error, and spans to an OTLP collector when an endpoint is given.
 
+use std::io::IsTerminal as _;
+
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
@@ -57,7 +59,9 @@ pub fn init(options: &TelemetryOptions) -> anyhow::Result<TelemetryGuard> {
             options.filter
         )
     })?;
-    let text = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let text = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let logs = match options.format {
         LogFormat::Text => text.with_target(false).compact().boxed(),
         LogFormat::Json => text.json().boxed(),

@@ -55,7 +55,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_dir: Option<PathBuf>,
-    /// Configuration file in TOML with keys named as the flags (with _ for -) [env: FERROFLOW_CONFIG].
+    /// Configuration file in TOML with keys named as the flags (with _ for -).
     #[arg(long, value_name = "FILE", env = "FERROFLOW_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,

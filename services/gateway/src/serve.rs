@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
@@ -19,6 +20,7 @@ use tonic::Status;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::authenticate::Authenticator;
+use crate::counters::Counters;
 use crate::dashboard;
 use crate::guard::{self, HostRules};
 use crate::peer::Peer;
@@ -53,15 +55,20 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     deps: GatewayDeps,
     proxy: Proxy,
+    counters: Counters,
 }
 
 impl Gateway {
     /// A gateway of these parts.
     pub fn new(deps: GatewayDeps) -> Self {
-        Self(Arc::new(Inner {
-            deps,
-            proxy: Proxy::new(),
-        }))
+        {
+            let counters = Counters::new(&deps.metrics);
+            Self(Arc::new(Inner {
+                deps,
+                proxy: Proxy::new(),
+                counters,
+            }))
+        }
     }
 
     /// Serves HTTP/1.1, h2c, gRPC and grpc-web on `listener` until `cancel`.
@@ -82,8 +89,8 @@ async fn handle(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
-    let grpc = is_grpc(&request);
-    gateway
+    let (grpc, started) = (is_grpc(&request), Instant::now());
+    let response = gateway
         .respond(peer, request, grpc)
         .await
         .unwrap_or_else(|error| {
@@ -92,7 +99,9 @@ async fn handle(
             } else {
                 rest_error(&error)
             }
-        })
+        });
+    gateway.0.counters.count(response.status(), started.elapsed());
+    response
 }
 
 fn is_grpc(request: &Request) -> bool {

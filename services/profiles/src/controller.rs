@@ -11,8 +11,9 @@ use k8s_openapi::api::core::v1::{Namespace, ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, watcher};
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::desired;
@@ -20,8 +21,14 @@ use crate::desired;
 pub(crate) async fn run(client: Client, probe: Probe, cancel: CancellationToken) {
     let owned = watcher::Config::default();
     let controller = Controller::new(Api::<Profile>::all(client.clone()), owned.clone())
-        .owns(Api::<RoleBinding>::all(client.clone()), owned.clone())
-        .owns(Api::<ServiceAccount>::all(client.clone()), owned)
+        .watches(
+            Api::<RoleBinding>::all(client.clone()),
+            owned.clone(),
+            |binding| owner_of(&binding),
+        )
+        .watches(Api::<ServiceAccount>::all(client.clone()), owned, |account| {
+            owner_of(&account)
+        })
         .graceful_shutdown_on(cancel.cancelled_owned());
     probe.ready();
     controller
@@ -35,6 +42,17 @@ pub(crate) async fn run(client: Client, probe: Probe, cancel: CancellationToken)
         )
         .for_each(|_| std::future::ready(()))
         .await;
+}
+
+/// The profile of a child. `Controller::owns` would look for it in the child's namespace and reconcile it twice at once.
+fn owner_of(child: &impl Resource) -> Option<ObjectRef<Profile>> {
+    let owners = child.meta().owner_references.iter().flatten();
+    let name = owners
+        .into_iter()
+        .find(|owner| owner.kind == "Profile")?
+        .name
+        .clone();
+    Some(ObjectRef::new(&name))
 }
 
 async fn reconcile(profile: Arc<Profile>, client: Arc<Client>) -> Result<Action, kube::Error> {
