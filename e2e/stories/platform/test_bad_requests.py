@@ -130,9 +130,9 @@ def test_a_name_that_was_rebound(ferroflow, path):
     assert (answer.status_code, answer.json()) == (403, same(text))
 
 
-def as_nobody(url, *headers):
+def as_nobody(url, *headers, flags=()):
     """Status and body that another OS user gets."""
-    flags = [part for header in headers for part in ("-H", header)]
+    flags = [*flags, *(part for header in headers for part in ("-H", header))]
     command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "curl", "-sk", "-m", "20", "-w", "\n%{http_code}"]
     done = subprocess.run([*command, *flags, url], capture_output=True, text=True, timeout=60, check=True)
     body, code = done.stdout.rsplit("\n", 1)
@@ -156,6 +156,15 @@ def test_another_user_of_the_machine(ferroflow):
     for path in ("/apis/v2beta1/runs", "/artifacts/v1/list?prefix=", "/s3/mlpipeline"):
         code, body = as_nobody(ferroflow.url + path)
         assert code in (401, 403), (path, code, body)
+
+
+def test_another_user_at_the_address_of_a_pod(ferroflow, iris):
+    """Anybody may bind a Pod's address on loopback; that makes nobody the Pod."""
+    labels = "serving.kserve.io/inferenceservice=iris"
+    address = ferroflow.kubectl("get", "pods", "-l", labels, "-o", "jsonpath={.items[0].status.podIP}")
+    for path in ("/apis/v2beta1/runs", "/kube/api/v1/pods", "/serving/default/iris/v2"):
+        code, body = as_nobody(f"http://127.0.0.1:{ferroflow.port}{path}", flags=("--interface", address))
+        assert (code, json.loads(body)["code"]) == (401, 16), (path, code, body)
 
 
 @pytest.mark.parametrize("file", ["kubeconfig", "kube", "run", "artifacts", "."])
