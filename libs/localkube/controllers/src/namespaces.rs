@@ -172,7 +172,7 @@ async fn delete_content(client: &Client, namespace: &str) -> anyhow::Result<Left
     let discovery = Discovery::new(client.clone()).run().await?;
     let mut left = Left::default();
     for group in discovery.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
+        for (resource, capabilities) in group.resources_by_stability() {
             let deletable = capabilities.scope == Scope::Namespaced
                 && capabilities.supports_operation(verbs::DELETE)
                 && capabilities.supports_operation(verbs::LIST);

@@ -105,7 +105,7 @@ impl Collector {
         let discovery = Discovery::new(self.client.clone()).run().await?;
         let mut found = Vec::new();
         for group in discovery.groups() {
-            for (resource, capabilities) in group.recommended_resources() {
+            for (resource, capabilities) in group.resources_by_stability() {
                 let usable = [verbs::LIST, verbs::WATCH, verbs::DELETE]
                     .iter()
                     .all(|verb| capabilities.supports_operation(verb));
