@@ -63,7 +63,11 @@ pub fn run(stop: bool) -> anyhow::Result<()> {
     );
     if stop {
         drop(server);
-        println!("stopped    go on with: {} up --data-dir {}", program.display(), data.display());
+        println!(
+            "stopped    go on with: {} up --data-dir {}",
+            program.display(),
+            data.display()
+        );
     } else {
         println!("stop       kill {}", server.0.id());
         // it goes on without this process; dropping the value would end it
