@@ -197,13 +197,12 @@ def test_a_stop_and_a_second_start(fresh_ferroflow):
     assert ferroflow.kubectl("logs", "before") == "I ran before the stop\n"
 
 
-def test_two_at_once_with_the_same_port_in_their_pods():
-    from conftest import Ferroflow
-
-    both = [Ferroflow(tempfile.mkdtemp(prefix="ferroflow-story-", dir="/var/tmp")) for _ in range(2)]
+def test_two_at_once_with_the_same_port_in_their_pods(ferroflow):
+    other = type(ferroflow)(tempfile.mkdtemp(prefix="ferroflow-story-", dir="/var/tmp"))
     try:
+        other.start()
+        both = [ferroflow, other]
         for number, ferroflow in enumerate(both):
-            ferroflow.start()
             script = f"mkdir w && cd w && echo {number} > who && exec python3 -m http.server --bind 0.0.0.0 8080"
             apply(ferroflow, pod("listens", script))
         for number, ferroflow in enumerate(both):
@@ -217,5 +216,4 @@ def test_two_at_once_with_the_same_port_in_their_pods():
         ips = [f.kubectl("get", "pod", "listens", "-o", "jsonpath={.status.podIP}") for f in both]
         assert ips[0] != ips[1], ips
     finally:
-        for ferroflow in both:
-            ferroflow.end()
+        other.end()
