@@ -180,9 +180,11 @@ def test_what_a_running_one_writes_and_answers(ferroflow):
 
 def test_a_stop_and_a_second_start(fresh_ferroflow):
     ferroflow = fresh_ferroflow
-    apply(ferroflow, pod("before", "echo I ran before the stop"))
+    apply(ferroflow, pod("before", "echo I ran before the stop"), pod("meanwhile", "exec sleep 600"))
     eventually("the Pod ends", lambda: phase(ferroflow, "before") == "Succeeded")
-    port = ferroflow.port
+    eventually("the Pod runs", lambda: phase(ferroflow, "meanwhile") == "Running")
+    running = ("get", "pod", "meanwhile", "-o", "jsonpath={.status.containerStatuses[0]['restartCount','containerID']}")
+    before, port = ferroflow.kubectl(*running), ferroflow.port
 
     started = time.monotonic()
     ferroflow.process.send_signal(2)
@@ -195,6 +197,7 @@ def test_a_stop_and_a_second_start(fresh_ferroflow):
     assert ferroflow.port == port
     assert phase(ferroflow, "before") == "Succeeded"
     assert ferroflow.kubectl("logs", "before") == "I ran before the stop\n"
+    assert (phase(ferroflow, "meanwhile"), ferroflow.kubectl(*running)) == ("Running", before), "what ran goes on"
 
 
 def test_two_at_once_with_the_same_port_in_their_pods(ferroflow):
