@@ -1,6 +1,7 @@
 """The dashboard in a real browser, over real runs, experiments, models and notebooks."""
 
 import json
+import shutil
 import re
 import subprocess
 from pathlib import Path
@@ -176,6 +177,9 @@ def test_an_experiment_has_its_plot(tab, ferroflow):
 
 
 def test_a_model_is_tried(tab, ferroflow):
+    # a Pod's /tmp is its own, and the repository may be there; the data folder is not
+    model = shutil.copy(MODEL / "iris.json", ferroflow.folder)
+    SERVICE["spec"]["predictor"]["model"]["storageUri"] = f"file://{model}"
     apply(ferroflow, SERVICE)
     expected = json.loads((MODEL / "iris.expected.json").read_text())
     page = tab.open("/models")

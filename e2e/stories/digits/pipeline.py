@@ -283,10 +283,17 @@ def predict(
 def digits(name: str = "digits"):
     """The whole story; `name` names the experiment, the job and the model."""
     data = load()
-    best = tune(train=data.outputs["train"], name=name)
-    trained = train(
-        train=data.outputs["train"], name=name,
-        learning_rate=best.outputs["learning_rate"], max_depth=best.outputs["max_depth"],
+    best = again(tune(train=data.outputs["train"], name=name))
+    trained = again(
+        train(
+            train=data.outputs["train"], name=name,
+            learning_rate=best.outputs["learning_rate"], max_depth=best.outputs["max_depth"],
+        )
     )
-    served = serve(model=trained.outputs["model"], name=name)
-    predict(test=data.outputs["test"], model=trained.outputs["model"], name=name, url=served.output)
+    served = again(serve(model=trained.outputs["model"], name=name))
+    again(predict(test=data.outputs["test"], model=trained.outputs["model"], name=name, url=served.output))
+
+
+def again(task):
+    """Steps that call the platform themselves are tried again: it may be away for a moment, and they go on where they were."""
+    return task.set_retry(num_retries=5, backoff_duration="1s", backoff_factor=1.5, backoff_max_duration="5s")
