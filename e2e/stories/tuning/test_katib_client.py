@@ -266,3 +266,11 @@ def test_an_experiment_survives_kill_9(fresh_ferroflow):
     for trial in tuner.list_trials("durable", "default"):
         x = trial.spec.parameter_assignments[0].value
         assert trial.status.observation.metrics[0].latest == x
+
+
+def test_a_deleted_experiment_leaves_nothing(ferroflow, tuner):
+    tuner.create_experiment(shell_experiment("gone", "echo loss=${trialParameters.x}"), "default")
+    tuner.wait_for_experiment_condition("gone", "default", timeout=120, polling_interval=1)
+    tuner.delete_experiment("gone", "default")
+    left = lambda: ferroflow.kubectl("get", "trials,suggestions,jobs,pods", "-o", "name").split()  # noqa: E731
+    wait_until(lambda: not [one for one in left() if "/gone" in one])
