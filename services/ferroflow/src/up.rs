@@ -87,7 +87,7 @@ fn announce(settings: &Settings, address: SocketAddr, started: Instant) -> anyho
     let ready = started.elapsed().as_secs_f64();
     if std::io::stdout().is_terminal() {
         print(&format!(
-            "ferroflow is ready in {ready:.2} s\n\n  dashboard  {url}\n  kubectl    kubectl --kubeconfig {folder}/kubeconfig get pods -A\n  state      {folder}\n\nCtrl-C stops it; the next `ferroflow up` goes on where it was.\n"
+            "ferroflow is ready in {ready:.2} s\n\n  dashboard  {url}\n  kubectl    kubectl --kubeconfig {folder}/kubeconfig get pods -A\n  state      {folder}\n\nCtrl-C stops it. Pods that run go on, and the next `ferroflow up` takes them up again; end them with kubectl delete.\n"
         ))
     } else {
         print(&format!("ferroflow is ready at {url} in {ready:.2} s\n"))
