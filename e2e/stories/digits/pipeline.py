@@ -279,6 +279,11 @@ def predict(
     return namedtuple("Accuracy", "v1 v2")(accuracy["v1"], accuracy["v2"])
 
 
+def again(task):
+    """Steps that call the platform themselves are tried again: it may be away for a moment, and they go on where they were."""
+    return task.set_retry(num_retries=5, backoff_duration="1s", backoff_factor=1.5, backoff_max_duration="5s")
+
+
 @dsl.pipeline(name="digits", description="Load, tune, train, serve and predict real scans of digits.")
 def digits(name: str = "digits"):
     """The whole story; `name` names the experiment, the job and the model."""
@@ -292,8 +297,3 @@ def digits(name: str = "digits"):
     )
     served = again(serve(model=trained.outputs["model"], name=name))
     again(predict(test=data.outputs["test"], model=trained.outputs["model"], name=name, url=served.output))
-
-
-def again(task):
-    """Steps that call the platform themselves are tried again: it may be away for a moment, and they go on where they were."""
-    return task.set_retry(num_retries=5, backoff_duration="1s", backoff_factor=1.5, backoff_max_duration="5s")
