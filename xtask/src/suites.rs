@@ -202,7 +202,7 @@ fn stories(report: &mut Report) -> anyhow::Result<()> {
         let mut test = command(python);
         test.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"])
             .arg(&suite);
-        test.env("FERROFLOW", program);
+        test.env("FERROFLOW", &*program);
         report.suite(&name, &mut test)?;
     }
     Ok(())
