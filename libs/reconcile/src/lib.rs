@@ -1,5 +1,7 @@
 //! What controllers of custom resources have in common: keeping a child object as desired, and running until told to stop.
 
+pub mod field;
+
 use std::fmt::Debug;
 
 use kube::Resource;

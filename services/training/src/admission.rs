@@ -5,10 +5,10 @@ use axum::{Json, Router};
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 
-use crate::domain::field::aggregate;
 use crate::domain::job::Job;
 use crate::domain::kind::Kind;
 use crate::domain::validation::validate;
+use ferroflow_reconcile::field::aggregate;
 
 /// Where the API server posts reviews.
 pub const PATH: &str = "/validate-kubeflow-org-v1-jobs";

@@ -15,10 +15,10 @@ use serde_json::Value;
 
 use crate::domain::collector::{Injection, inject};
 use crate::domain::defaults::set_defaults;
-use crate::domain::field::aggregate;
 use crate::domain::validation::{Old, validate};
 use crate::resources::Resources;
 use crate::template_source;
+use ferroflow_reconcile::field::aggregate;
 
 /// Owners above a Pod that are looked at: a Pod of a Job of a Workflow of a Trial has three.
 const DEPTH: usize = 5;

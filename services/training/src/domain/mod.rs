@@ -1,7 +1,6 @@
 //! Decisions about training jobs: pure, of (job, what exists, now).
 
 pub mod environment;
-pub mod field;
 pub mod job;
 pub mod kind;
 pub mod plan;

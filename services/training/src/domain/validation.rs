@@ -1,8 +1,8 @@
 //! Which jobs are refused, and with what text: the Training Operator's, and more where it would fail later.
 
-use super::field::FieldError;
 use super::job::Job;
 use super::kind::Framework;
+use ferroflow_reconcile::field::FieldError;
 
 const NAME_RULE: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
 alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \

@@ -5,7 +5,6 @@ pub mod collector;
 pub mod condition;
 pub mod defaults;
 pub mod experiment;
-pub mod field;
 pub mod gjson;
 pub mod observation;
 pub mod template;

@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::algorithm::space::{Space, SpaceError};
 use super::algorithm::{self, ALGORITHMS, KNOWN_ELSEWHERE};
 use super::experiment::{is_completed, is_restartable};
-use super::field::FieldError;
 use super::gjson;
 use super::template::{Template, meta_reference, placeholder, placeholders};
+use ferroflow_reconcile::field::FieldError;
 
 /// Longest name of an experiment: its trials and their Pods have longer ones.
 const LONGEST_NAME: usize = 40;
