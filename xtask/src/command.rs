@@ -8,7 +8,9 @@ use anyhow::{Context as _, bail};
 
 /// The root of the repository.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    // cargo tells at run time where it runs; a target folder that clones share may hold a program built in another one
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own)
         .parent()
         .map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
