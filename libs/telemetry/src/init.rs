@@ -1,15 +1,24 @@
 //! Sets the process up: structured logs to standard error, and spans to an OTLP collector when an endpoint is given.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::finished::{Ids, SCOPE};
+use crate::json::JsonLogs;
+
+/// How long the last spans may take to reach the collector when the process ends.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// How logs look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,7 +50,7 @@ pub struct TelemetryGuard(Option<SdkTracerProvider>);
 impl Drop for TelemetryGuard {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take()
-            && let Err(error) = provider.shutdown()
+            && let Err(error) = provider.shutdown_with_timeout(FLUSH)
         {
             tracing::warn!(%error, "spans may be lost");
         }
@@ -59,35 +68,66 @@ pub fn init(options: &TelemetryOptions) -> anyhow::Result<TelemetryGuard> {
             options.filter
         )
     })?;
-    let text = tracing_subscriber::fmt::layer()
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
     let logs = match options.format {
-        LogFormat::Text => text.with_target(false).compact().boxed(),
-        LogFormat::Json => text.json().boxed(),
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .with_target(false)
+            .compact()
+            .boxed(),
+        LogFormat::Json => JsonLogs::new(std::io::stderr).boxed(),
     };
-    let mut provider = None;
-    let mut traces = None;
-    if let Some(endpoint) = &options.otlp_endpoint {
-        let exporter = opentelemetry_otlp::SpanExporter::builder()
-            .with_tonic()
-            .with_endpoint(endpoint.as_str())
-            .build()?;
-        let built = SdkTracerProvider::builder()
-            .with_batch_exporter(exporter)
-            .with_resource(
-                Resource::builder()
-                    .with_service_name(options.service.clone())
-                    .build(),
-            )
-            .build();
-        traces = Some(tracing_opentelemetry::layer().with_tracer(built.tracer("ferroflow")));
-        provider = Some(built);
-    }
+    let provider = tracer(options)?;
+    // without a tracer, spans of libraries and services cost next to nothing
+    let traces = provider.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer(SCOPE))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(is_traced).with_max_level_hint(LevelFilter::INFO))
+    });
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    if let Some(provider) = &provider {
+        opentelemetry::global::set_tracer_provider(provider.clone());
+    }
     tracing_subscriber::registry()
         .with(logs.with_filter(filter))
         .with(traces)
         .try_init()?;
     Ok(TelemetryGuard(provider))
+}
+
+/// A tracer that exports where there is a collector; one that only gives ids to log lines where these are JSON.
+fn tracer(options: &TelemetryOptions) -> anyhow::Result<Option<SdkTracerProvider>> {
+    let mut builder = SdkTracerProvider::builder()
+        .with_id_generator(Ids::default())
+        .with_resource(
+            Resource::builder()
+                .with_service_name(options.service.clone())
+                .with_attribute(opentelemetry::KeyValue::new(
+                    "service.version",
+                    env!("CARGO_PKG_VERSION"),
+                ))
+                .build(),
+        );
+    match &options.otlp_endpoint {
+        Some(endpoint) => {
+            let exporter = opentelemetry_otlp::SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(endpoint.as_str())
+                .build()?;
+            builder = builder.with_batch_exporter(exporter);
+        }
+        None if options.format == LogFormat::Json => {}
+        None => return Ok(None),
+    }
+    Ok(Some(builder.build()))
+}
+
+/// Our own spans; libraries have very many, which tell nothing to those who use Ferroflow.
+fn is_traced(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    *metadata.level() <= Level::INFO && (target.starts_with("ferroflow") || target.starts_with("localkube"))
 }
