@@ -14,6 +14,7 @@ use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
+use crate::observe::{code, finish_grpc, grpc_span};
 use crate::transport::grpc_timeout;
 
 /// No call lives longer than this, whatever deadline it brings.
@@ -109,15 +110,17 @@ impl ServerBuilder {
 }
 
 async fn observe(service: &'static str, request: Request, next: Next) -> axum::response::Response {
-    let span = tracing::info_span!("rpc", otel.name = request.uri().path(), service);
+    let span = grpc_span("server", service, request.uri().path());
     ferroflow_telemetry::set_parent(&span, request.headers());
     let deadline = grpc_timeout(request.headers()).unwrap_or(LONGEST).min(LONGEST);
     let answer = tokio::time::timeout(deadline, next.run(request))
-        .instrument(span)
+        .instrument(span.clone())
         .await;
-    answer.unwrap_or_else(|_| {
+    let answer = answer.unwrap_or_else(|_| {
         Status::deadline_exceeded("the call's deadline has passed").into_http::<axum::body::Body>()
-    })
+    });
+    finish_grpc(&span, "server", code(answer.headers()));
+    answer
 }
 
 fn panicked(_: Box<dyn Any + Send>) -> http::Response<axum::body::Body> {

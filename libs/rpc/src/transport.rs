@@ -12,6 +12,9 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceExt as _};
+use tracing::Instrument as _;
+
+use crate::observe::{code, finish_grpc, grpc_span};
 
 /// The deadline of a call that sets none.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -95,7 +98,8 @@ impl Service<Request<Body>> for CallAs {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let Transport { way, key, service } = self.transport.clone();
         let token = key.sign(&self.caller, &service).map_err(Status::from);
-        Box::pin(async move {
+        let span = grpc_span("client", &service, request.uri().path());
+        let call = async move {
             let mut value = HeaderValue::try_from(token?).map_err(|e| Status::internal(e.to_string()))?;
             value.set_sensitive(true);
             request.headers_mut().insert(CALLER_HEADER, value);
@@ -112,6 +116,14 @@ impl Service<Request<Body>> for CallAs {
                     "no answer within {deadline:?}"
                 )))
             })
+        };
+        Box::pin(async move {
+            let answer = call.instrument(span.clone()).await;
+            let code = answer
+                .as_ref()
+                .map_or_else(Status::code, |answer| code(answer.headers()));
+            finish_grpc(&span, "client", code);
+            answer
         })
     }
 }
