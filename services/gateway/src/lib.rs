@@ -4,9 +4,9 @@
 //! `route` and `guard` decide and do no I/O; `authenticate` finds out who calls; `upstream` carries requests on.
 
 mod authenticate;
-mod counters;
 mod dashboard;
 mod guard;
+mod observe;
 mod peer;
 mod route;
 mod serve;

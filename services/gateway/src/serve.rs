@@ -18,11 +18,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tower::{Layer as _, ServiceExt as _};
+use tracing::Instrument as _;
 
 use crate::authenticate::Authenticator;
-use crate::counters::Counters;
 use crate::dashboard;
 use crate::guard::{self, HostRules};
+use crate::observe::{self, Counters};
 use crate::peer::Peer;
 use crate::route::{RouteTable, Target, WorkloadKind};
 use crate::session::COOKIE;
@@ -87,20 +88,29 @@ impl Gateway {
 async fn handle(
     State(gateway): State<Gateway>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
 ) -> Response {
     let (grpc, started) = (is_grpc(&request), Instant::now());
+    let _in_flight = gateway.0.counters.begin();
+    let span = observe::span(&request);
+    span.in_scope(|| ferroflow_telemetry::inject(request.headers_mut()));
+    let mut route = observe::UNROUTED.to_owned();
     let response = gateway
-        .respond(peer, request, grpc)
+        .respond(peer, request, grpc, &mut route)
+        .instrument(span.clone())
         .await
         .unwrap_or_else(|error| {
             if grpc {
                 Status::from(error).into_http()
             } else {
-                rest_error(&error)
+                span.in_scope(|| rest_error(&error))
             }
         });
-    gateway.0.counters.count(response.status(), started.elapsed());
+    observe::finish(&span, response.status());
+    gateway
+        .0
+        .counters
+        .count(&route, response.status(), started.elapsed());
     response
 }
 
@@ -115,13 +125,26 @@ fn is_grpc_web(request: &Request) -> bool {
 }
 
 impl Gateway {
-    async fn respond(&self, peer: Peer, mut request: Request, grpc: bool) -> Result<Response, Error> {
+    /// `class` is told which kind of route the request takes, once that is known.
+    async fn respond(
+        &self,
+        peer: Peer,
+        mut request: Request,
+        grpc: bool,
+        class: &mut String,
+    ) -> Result<Response, Error> {
         let deps = &self.0.deps;
         request.headers_mut().remove(CALLER_HEADER);
         let path = request.uri().path().to_owned();
         match path.as_str() {
-            "/healthz" => return Ok("ok".into_response()),
-            "/readyz" => return Ok(self.readyz()),
+            "/healthz" | "/readyz" => {
+                observe::PROBE.clone_into(class);
+                return Ok(if path == "/healthz" {
+                    "ok".into_response()
+                } else {
+                    self.readyz()
+                });
+            }
             _ => {}
         }
         let host = host(&request);
@@ -139,6 +162,8 @@ impl Gateway {
             .map_or("/", uri::PathAndQuery::as_str)
             .to_owned();
         let target = deps.routes.decide(&host, if grpc { &path } else { &whole }, grpc);
+        observe::class(&target).clone_into(class);
+        observe::routed(&target, &request);
         if let Target::Route(route) = &target
             && route.open
         {
@@ -171,7 +196,7 @@ impl Gateway {
             }
             Target::UnknownGrpc => Err(Error::unimplemented(format!("gRPC method {path}"))),
             Target::Dashboard => match path.as_str() {
-                "/metrics" => Ok(deps.metrics.response()),
+                "/metrics" => Ok(deps.metrics.response(request.headers()).await),
                 "/apis/ferroflow/v1/session" => Ok(session(&principal)),
                 _ if path.starts_with("/apis/") || path.starts_with("/api/") => Err(Error::new(
                     Code::NotFound,
