@@ -16,6 +16,11 @@ pub const ENV_HINT_URL: &str = "FERROFLOW_HINT_URL";
 /// the user's command sees.
 pub const ENV_TOKEN: &str = "FERROFLOW_ARTIFACTS_TOKEN";
 
+/// Name of the environment variable with the W3C `traceparent`, as OpenTelemetry's specification has it.
+pub const ENV_TRACEPARENT: &str = "TRACEPARENT";
+/// Name of the environment variable with the W3C `tracestate`.
+pub const ENV_TRACESTATE: &str = "TRACESTATE";
+
 /// One attempt of one task, with everything resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +46,36 @@ pub struct Step {
     /// Values of `{{$.<name>}}` for names that are about the run, such as `pipeline_job_uuid`.
     #[serde(default)]
     pub placeholders: BTreeMap<String, String>,
+    /// Where the spans of this attempt belong; absent when nothing is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<StepTrace>,
+}
+
+/// A place in a trace, and who collects it. The user's code finds the same in the environment ([`Self::environment`]), where a
+/// component may say otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepTrace {
+    /// W3C `traceparent`.
+    pub traceparent: String,
+    /// W3C `tracestate`; mostly empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tracestate: String,
+    /// URL of an OTLP collector that speaks gRPC, as a Pod resolves it.
+    pub endpoint: String,
+}
+
+impl StepTrace {
+    /// The environment variables by which OpenTelemetry's SDKs join in.
+    pub fn environment(&self) -> Vec<(&'static str, &str)> {
+        let all = [
+            (ENV_TRACEPARENT, self.traceparent.as_str()),
+            (ENV_TRACESTATE, &self.tracestate),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", &self.endpoint),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ];
+        all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
 }
 
 /// How an attempt ended.

@@ -17,13 +17,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ferroflow_api::step::StepTrace;
+use ferroflow_telemetry::LiveSpan;
+
 use crate::child;
+use crate::trace::Trace;
 use parse::Lines;
 pub use parse::{Format, Metric, Parser};
 use report::Reporter;
 
 const USAGE: &str = "usage: launcher collect-metrics --trial NAME --metrics OBJECTIVE[;OTHER..] --db-manager HOST:PORT \
-[--type StdOut|File] [--path FILE] [--format TEXT|JSON] [--filter REGEX].. [--objective-type minimize|maximize] -- COMMAND ..";
+[--type StdOut|File] [--path FILE] [--format TEXT|JSON] [--filter REGEX].. [--objective-type minimize|maximize] \
+[--traceparent ID --otlp-endpoint URL] -- COMMAND ..";
 /// How often a file of metrics is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long output is waited for that a process outside the command's group still holds.
@@ -38,12 +43,14 @@ struct Options {
     file: Option<PathBuf>,
     format: Format,
     filters: Vec<String>,
+    trace: Option<StepTrace>,
     command: Vec<String>,
 }
 
 fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options::default();
     let mut kind = "StdOut".to_owned();
+    let (mut traceparent, mut endpoint) = (None, None);
     while let Some(flag) = args.next() {
         if flag == "--" {
             options.command = args.collect();
@@ -70,10 +77,19 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 }
             }
             "--filter" => options.filters.push(value),
+            "--traceparent" => traceparent = Some(value),
+            "--otlp-endpoint" => endpoint = Some(value),
             // early stopping will want to know it
             "--objective-type" => {}
             other => return Err(format!("unknown flag {other:?}")),
         }
+    }
+    if let (Some(traceparent), Some(endpoint)) = (traceparent, endpoint) {
+        options.trace = Some(StepTrace {
+            traceparent,
+            tracestate: String::new(),
+            endpoint,
+        });
     }
     match kind.as_str() {
         "StdOut" => options.file = None,
@@ -103,7 +119,20 @@ pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
             return ExitCode::from(125);
         }
     };
-    match run(options) {
+    let trace = Trace::new(options.trace.as_ref());
+    let ran = {
+        let mut span = trace.root("launcher collect-metrics");
+        span.set("ferroflow.trial", options.trial.clone());
+        let ran = run(options, &trace, &span);
+        match &ran {
+            Ok(0) => {}
+            Ok(code) => span.fail(&format!("exit code {code}")),
+            Err(error) => span.fail(&error.text),
+        }
+        ran
+    };
+    trace.send();
+    match ran {
         Ok(code) => ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)),
         Err(error) => {
             eprintln!("launcher: {error}");
@@ -128,11 +157,11 @@ fn failure(code: u8) -> impl Fn(String) -> Failure {
     move |text| Failure { code, text }
 }
 
-fn run(options: Options) -> Result<i32, Failure> {
+fn run(options: Options, trace: &Trace, span: &LiveSpan) -> Result<i32, Failure> {
     let internal = failure(125);
     let parser = Parser::new(&options.metrics, &options.filters, options.format).map_err(&internal)?;
     let parser = Arc::new(parser);
-    let reporter = Reporter::start(&options.db_manager, &options.trial);
+    let reporter = Reporter::start(&options.db_manager, &options.trial, span.place());
     child::hand_signals_on().map_err(|e| internal(format!("signals: {e}")))?;
     let Some((program, arguments)) = options.command.split_first() else {
         return Err(internal("there is no command".to_owned()));
@@ -143,6 +172,8 @@ fn run(options: Options) -> Result<i32, Failure> {
         // Python keeps what it prints to a pipe for long
         command.env("PYTHONUNBUFFERED", "1");
     }
+    let mut running = span.place().child("command");
+    trace.hand_on(&running, &mut command);
     let sink = Arc::new(Sink {
         reporter,
         seen: Mutex::default(),
@@ -181,6 +212,8 @@ fn run(options: Options) -> Result<i32, Failure> {
             result.map_err(started)?.0
         }
     };
+    running.set("process.exit.code", i64::from(ended));
+    drop(running);
     if ended == 0 && !sink.has_objective() {
         eprintln!(
             "launcher: the command has not reported the objective metric {:?}",
@@ -297,9 +330,14 @@ mod tests {
             (Format::Json, Some(PathBuf::from("/m")))
         );
         assert_eq!(good.command, ["python", "-u", "x"]);
+        assert_eq!(good.trace, None);
+        let traced =
+            parse("--trial t --metrics m --db-manager d --traceparent p --otlp-endpoint http://c -- x");
+        assert_eq!(traced.unwrap().trace.unwrap().endpoint, "http://c");
         for (line, text) in [
             ("--trial t --metrics m --db-manager d", "-- COMMAND is missing"),
             ("--metrics m --db-manager d -- x", "--trial is missing"),
+            ("--speed", "--speed has no value"),
             ("--type Tape -- x", "--type \"Tape\" is neither StdOut nor File"),
             ("--type File -- x", "--type File needs --path"),
             ("--speed 1 -- x", "unknown flag \"--speed\""),

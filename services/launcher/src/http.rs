@@ -7,6 +7,8 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
+use ferroflow_telemetry::{LiveSpan, Place};
+
 const CONNECT: Duration = Duration::from_secs(5);
 const TRANSFER: Duration = Duration::from_secs(120);
 /// Heads of answers are small; anything larger is no answer of ours.
@@ -73,6 +75,7 @@ impl Url {
 #[derive(Debug)]
 pub struct Client {
     authority: String,
+    place: Place,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -81,14 +84,23 @@ impl Client {
     pub fn new(authority: &str) -> Self {
         Self {
             authority: authority.to_owned(),
+            place: Place::default(),
             connection: None,
         }
+    }
+
+    /// From now on, each request is a span in this place.
+    pub fn trace(&mut self, place: Place) {
+        self.place = place;
     }
 
     /// Another client of the same server.
     #[must_use]
     pub fn fresh(&self) -> Self {
-        Self::new(&self.authority)
+        Self {
+            place: self.place.clone(),
+            ..Self::new(&self.authority)
+        }
     }
 
     /// Sends a request and reads the head of the answer.
@@ -102,19 +114,58 @@ impl Client {
         headers: &[(&str, &str)],
         body: Body<'_>,
     ) -> io::Result<Answer<'_>> {
-        let kept = self.connection.is_some();
-        match self.exchange(method, path, headers, body) {
-            Ok(head) => Ok(self.answer(method, head)),
-            Err(_) if kept => {
-                self.connection = None;
-                let head = self.exchange(method, path, headers, body)?;
-                Ok(self.answer(method, head))
+        let mut span = self.place.call(|| format!("{method} {}", template(path)));
+        let result = match span.context() {
+            None => self.exchange_again(method, path, headers, body),
+            Some(context) => {
+                let mut headers = headers.to_vec();
+                headers.push(("traceparent", &context.traceparent));
+                if !context.tracestate.is_empty() {
+                    headers.push(("tracestate", &context.tracestate));
+                }
+                let result = self.exchange_again(method, path, &headers, body);
+                self.describe(&mut span, method, path, &result);
+                result
             }
-            Err(error) => {
-                self.connection = None;
-                Err(error)
+        };
+        result.map(|head| self.answer(method, head))
+    }
+
+    fn describe(&self, span: &mut LiveSpan, method: &str, path: &str, result: &io::Result<Head>) {
+        let (host, port) = self.authority.rsplit_once(':').unwrap_or((&self.authority, "80"));
+        span.set("http.request.method", method.to_owned());
+        span.set("url.template", template(path).to_owned());
+        span.set("server.address", host.to_owned());
+        span.set("server.port", port.parse::<i64>().unwrap_or(80));
+        match result {
+            Ok(head) => {
+                span.set("http.response.status_code", i64::from(head.status));
+                if head.status >= 400 {
+                    span.fail(&format!("status {}", head.status));
+                }
             }
+            Err(error) => span.fail(&error.to_string()),
         }
+    }
+
+    /// A kept connection may have been closed meanwhile; then another is opened.
+    fn exchange_again(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body<'_>,
+    ) -> io::Result<Head> {
+        let kept = self.connection.is_some();
+        let mut result = self.exchange(method, path, headers, body);
+        if result.is_err() && kept {
+            self.connection = None;
+            result = self.exchange(method, path, headers, body);
+        }
+        if result.is_err() {
+            self.connection = None;
+        }
+        result
     }
 
     fn answer(&mut self, method: &str, head: Head) -> Answer<'_> {
@@ -177,6 +228,16 @@ impl Client {
         let head = Head::read(&mut connection)?;
         self.connection = Some(connection);
         Ok(head)
+    }
+}
+
+/// The part of a path that is the same for all objects and attempts: a span has few names, and no secrets.
+fn template(path: &str) -> &str {
+    let path = path.split('?').next().unwrap_or(path);
+    let ends = path.match_indices('/').map(|(at, _)| at);
+    match ends.skip(1).nth(if path.starts_with("/apis/") { 4 } else { 2 }) {
+        Some(end) => &path[..end],
+        None => path,
     }
 }
 
@@ -355,6 +416,8 @@ impl Drop for BodyReader<'_> {
 mod tests {
     use std::net::TcpListener;
 
+    use ferroflow_telemetry::{Recorder, TraceContext};
+
     use super::*;
 
     /// A server that answers every request on every connection with the next of `answers`.
@@ -432,6 +495,50 @@ mod tests {
             assert_eq!(answer.bytes(10).unwrap(), want.as_bytes());
         }
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn spans_are_named_by_what_does_not_vary() {
+        for (path, name) in [
+            ("/artifacts/v1/objects/bucket/a/b.txt", "/artifacts/v1/objects"),
+            ("/artifacts/v1/list?uri=s3%3A%2F%2Fx", "/artifacts/v1/list"),
+            (
+                "/apis/ferroflow/v1/pipelines/hints/run/task/0/secret",
+                "/apis/ferroflow/v1/pipelines/hints",
+            ),
+            (
+                "/apis/ferroflow/v1/tuning/trials/x/observations",
+                "/apis/ferroflow/v1/tuning/trials",
+            ),
+            ("/", "/"),
+        ] {
+            assert_eq!(template(path), name);
+        }
+    }
+
+    #[test]
+    fn a_traced_request_carries_its_own_span() {
+        let (authority, thread) = server(vec![
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
+        ]);
+        let parent =
+            TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "").unwrap();
+        let mut client = Client::new(&authority);
+        client.trace(Recorder::on().root("root", &parent).place());
+        drop(client.send("GET", "/a", &[], Body::Empty).unwrap());
+        client.trace(Place::default());
+        drop(client.send("GET", "/b", &[], Body::Empty).unwrap());
+        let heads = thread.join().unwrap();
+        let sent = heads[0]
+            .lines()
+            .find_map(|line| line.strip_prefix("traceparent: "))
+            .unwrap();
+        assert!(
+            sent.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && sent.ends_with("-01"),
+            "{sent}"
+        );
+        assert!(!heads[1].contains("traceparent"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod http;
 pub mod outputs;
 pub mod run_step;
 pub mod store;
+pub mod trace;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ferroflow_api::step::{
     ENV_ARTIFACTS_URL, ENV_HINT_URL, ENV_TOKEN, Outcome, OutcomeArtifact, OutcomeState, Step,
 };
+use ferroflow_telemetry::LiveSpan;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
@@ -25,6 +26,7 @@ use crate::child::{self, Ended};
 use crate::http::{Body, Client, Url};
 use crate::outputs::{self, Produced};
 use crate::store::{self, Store, StoreError, Stored};
+use crate::trace::Trace;
 
 /// Exit code when the launcher itself failed.
 const LAUNCHER_FAILED: u8 = 125;
@@ -35,7 +37,14 @@ const SIDE_BY_SIDE: usize = 8;
 
 /// Runs the subcommand.
 pub fn main(args: impl Iterator<Item = String>) -> ExitCode {
-    match read_step(args).and_then(|step| attempt(&step)) {
+    let attempted = read_step(args).and_then(|step| {
+        let trace = Trace::new(step.trace.as_ref());
+        let attempted = attempt(&step, &trace);
+        // the outcome is known to all by now
+        trace.send();
+        attempted
+    });
+    match attempted {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("launcher: {error}");
@@ -56,18 +65,32 @@ fn read_step(mut args: impl Iterator<Item = String>) -> Result<Step, String> {
     serde_json::from_str(&text).map_err(|error| format!("--step: {error}"))
 }
 
-fn attempt(step: &Step) -> Result<u8, String> {
+fn attempt(step: &Step, trace: &Trace) -> Result<u8, String> {
+    let mut span = trace.root("launcher run-step");
+    span.set("ferroflow.run.id", step.run_id.clone());
+    span.set("ferroflow.task", step.task.clone());
+    span.set("ferroflow.attempt", i64::from(step.attempt));
+    let attempted = traced_attempt(step, trace, &mut span);
+    if let Err(error) = &attempted {
+        span.fail(error);
+    }
+    attempted
+}
+
+fn traced_attempt(step: &Step, trace: &Trace, span: &mut LiveSpan) -> Result<u8, String> {
     let variable =
         |name: &str| std::env::var(name).map_err(|_| format!("environment variable {name} is not set"));
     child::hand_signals_on().map_err(|error| format!("handling signals: {error}"))?;
     let mut store =
         Store::new(&variable(ENV_ARTIFACTS_URL)?, &variable(ENV_TOKEN)?).map_err(|e| e.to_string())?;
     let started = Timestamp::now();
-    let (code, result) = work(step, &mut store);
+    let (code, result) = work(step, &mut store, trace, span);
     let outcome = outcome(step, started, code, result);
     if let Some(message) = &outcome.message {
         eprintln!("launcher: {message}");
+        span.fail(message);
     }
+    store.trace(span.place());
     let text = serde_json::to_vec(&outcome).map_err(|error| error.to_string())?;
     let created = store
         .create(&step.outcome_uri, &text)
@@ -78,7 +101,7 @@ fn attempt(step: &Step) -> Result<u8, String> {
             step.outcome_uri
         );
     }
-    hint();
+    hint(span);
     Ok(match (outcome.state, code) {
         (OutcomeState::Succeeded, _) => 0,
         (OutcomeState::Failed, Some(code)) if code != 0 => u8::try_from(code).unwrap_or(1),
@@ -89,21 +112,46 @@ fn attempt(step: &Step) -> Result<u8, String> {
 type Outputs = (BTreeMap<String, Value>, BTreeMap<String, Vec<OutcomeArtifact>>);
 
 /// Exit code of the command, if it ran, and the outputs or why there are none.
-fn work(step: &Step, store: &mut Store) -> (Option<i32>, Result<Outputs, String>) {
-    if let Err(error) = fetch_inputs(step, store).and_then(|()| prepare(step)) {
+fn work(
+    step: &Step,
+    store: &mut Store,
+    trace: &Trace,
+    span: &LiveSpan,
+) -> (Option<i32>, Result<Outputs, String>) {
+    let fetched = {
+        let fetching = span.place().child("fetch inputs");
+        store.trace(fetching.place());
+        fetch_inputs(step, store).and_then(|()| prepare(step))
+    };
+    if let Err(error) = fetched {
         return (None, Err(error));
     }
     if child::was_asked_to_end() {
         return (None, Err("ended before the command was started".to_owned()));
     }
-    let ended = match command(step).and_then(|(command, program)| {
+    let mut running = span.place().child("command");
+    let ended = match command(step).and_then(|(mut command, program)| {
+        trace.hand_on(&running, &mut command);
+        running.set("process.executable.name", program.clone());
         child::run(command).map_err(|error| format!("{program:?} cannot be started: {error}"))
     }) {
         Ok(ended) => ended,
-        Err(error) => return (None, Err(error)),
+        Err(error) => {
+            running.fail(&error);
+            return (None, Err(error));
+        }
     };
+    running.set("process.exit.code", i64::from(ended.code));
+    if ended.code != 0 {
+        running.fail(ended.message.as_deref().unwrap_or_default());
+    }
+    drop(running);
     match ended {
-        Ended { code: 0, .. } => (Some(0), collect(step, store)),
+        Ended { code: 0, .. } => {
+            let storing = span.place().child("store outputs");
+            store.trace(storing.place());
+            (Some(0), collect(step, store))
+        }
         Ended { code, message } => (Some(code), Err(message.unwrap_or_default())),
     }
 }
@@ -322,12 +370,13 @@ fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// Best effort: the scheduler also sees the Pod end.
-fn hint() {
+fn hint(span: &LiveSpan) {
     let Ok(url) = std::env::var(ENV_HINT_URL) else {
         return;
     };
     let sent = Url::parse(&url).and_then(|url| {
         let mut client = Client::new(&url.authority);
+        client.trace(span.place());
         client
             .send("POST", &url.path, &[], Body::Empty)
             .map(|answer| answer.status)
@@ -371,6 +420,7 @@ mod tests {
             output_types: BTreeMap::new(),
             outcome_uri: "s3://b/o".into(),
             placeholders: BTreeMap::new(),
+            trace: None,
         };
         let (command_line, _) = command(&step).unwrap();
         assert_eq!(command_line.get_args().collect::<Vec<_>>(), ["{\"inputs\":{}}"]);

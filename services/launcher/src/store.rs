@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ferroflow_telemetry::Place;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
@@ -96,6 +97,11 @@ impl Store {
             authorization: format!("Bearer {token}"),
             patience: PATIENCE,
         })
+    }
+
+    /// From now on, each request is a span in this place.
+    pub fn trace(&mut self, place: Place) {
+        self.client.trace(place);
     }
 
     /// The same service over a connection of its own.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ferroflow_telemetry::Place;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
@@ -50,11 +51,12 @@ pub struct Reporter {
 
 impl Reporter {
     /// Reports to the tuning service at `host:port`.
-    pub fn start(server: &str, trial: &str) -> Self {
+    pub fn start(server: &str, trial: &str, place: Place) -> Self {
         let shared = Arc::new(Shared::default());
         let trial = utf8_percent_encode(trial, NON_ALPHANUMERIC);
         let path = format!("/apis/ferroflow/v1/tuning/trials/{trial}/observations");
-        let (client, thread_shared) = (Client::new(server), shared.clone());
+        let (mut client, thread_shared) = (Client::new(server), shared.clone());
+        client.trace(place);
         let thread = std::thread::spawn(move || send_all(&thread_shared, client, &path));
         Self {
             shared,

@@ -164,6 +164,7 @@ pub fn build(parts: Parts<'_>) -> Result<StepPlan, String> {
         output_types,
         outcome_uri: format!("{folder}/outcome.json"),
         placeholders: BTreeMap::new(),
+        trace: None,
         executor_input: Value::Null,
     };
     let image = image(container, &scope)?;
