@@ -49,11 +49,44 @@ def table(run):
     return view
 
 
+class Lines:
+    """Progress where no terminal can be redrawn: a line whenever a stage changes, the table at the end."""
+
+    def __init__(self, console):
+        self.console, self.run, self.seen = console, None, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.run is not None:
+            self.console.print(table(self.run))
+
+    def update(self, run):
+        self.run = run
+        for task in (run.run_details.task_details or []) if run.run_details else []:
+            if task.display_name in STAGES and self.seen.get(task.display_name) != task.state:
+                self.seen[task.display_name] = task.state
+                self.console.print(f"{task.display_name}: {MARK.get(task.state, task.state)} {seconds(task.start_time, task.end_time)}")
+
+
+class Redrawn(Live):
+    """Progress in a terminal: the table, drawn again and again."""
+
+    def update(self, run):
+        super().update(table(run))
+
+
+def progress(console):
+    return Redrawn(console=console, refresh_per_second=4) if console.is_terminal else Lines(console)
+
+
 def follow(client, run_id, console, timeout):
     """Shows the run until it has ended; answers it."""
     deadline = time.monotonic() + timeout
     run = client.get_run(run_id)
-    with Live(table(run), console=console, refresh_per_second=4, transient=False) as live:
+    with progress(console) as view:
+        view.update(run)
         while run.state not in ENDED:
             if time.monotonic() > deadline:
                 raise SystemExit(f"run {run_id} has not ended after {timeout} s; it is {run.state}")
@@ -63,7 +96,7 @@ def follow(client, run_id, console, timeout):
             except Exception as error:  # Ferroflow may be restarted meanwhile
                 if "refused" not in str(error) and "reset" not in str(error) and "Connection" not in str(error):
                     raise
-            live.update(table(run))
+            view.update(run)
     return run
 
 
@@ -96,7 +129,11 @@ def main():
             if task.state == "FAILED":
                 print(f"--- {task.display_name}: {task.error}\n{log_of(url, run, task.display_name)[-4000:]}")
         raise SystemExit(1)
-    print(re.search(r"accuracy .*", log_of(url, run, "predict")).group(0))
+    said = log_of(url, run, "predict")
+    accuracy = re.search(r"accuracy .*", said)
+    if accuracy is None:
+        raise SystemExit(f"the predict step printed no accuracy; it said:\n{said[-4000:]}")
+    print(accuracy.group(0))
 
 
 if __name__ == "__main__":
