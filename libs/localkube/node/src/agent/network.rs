@@ -110,13 +110,16 @@ impl Network {
     /// Follows the cluster until cancelled.
     pub async fn run(self, client: kube::Client, cancel: CancellationToken) {
         let changed = Arc::new(Notify::new());
-        let (services, a) = follow::<Service>(&client, &changed);
-        let (slices, b) = follow::<EndpointSlice>(&client, &changed);
-        let (pods, c) = follow::<Pod>(&client, &changed);
+        let all = watcher::Config::default();
+        // a Pod that is over has no address any more
+        let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let (services, a) = follow::<Service>(&client, all.clone(), &changed);
+        let (slices, b) = follow::<EndpointSlice>(&client, all, &changed);
+        let (pods, c) = follow::<Pod>(&client, alive, &changed);
         let compute = async {
             loop {
                 changed.notified().await;
-                let view = ClusterView::new(&objects(&services), &objects(&slices), &objects(&pods));
+                let view = ClusterView::new(&services.state(), &slices.state(), &pods.state());
                 self.publish(view);
             }
         };
@@ -144,7 +147,11 @@ fn join(common: &str, own: &str) -> String {
     format!("{common}{missing}")
 }
 
-fn follow<K>(client: &kube::Client, changed: &Arc<Notify>) -> (Store<K>, impl Future<Output = ()>)
+fn follow<K>(
+    client: &kube::Client,
+    which: watcher::Config,
+    changed: &Arc<Notify>,
+) -> (Store<K>, impl Future<Output = ()>)
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -156,7 +163,7 @@ where
 {
     let (store, writer) = reflector::store::<K>();
     let changed = changed.clone();
-    let stream = watcher(Api::all(client.clone()), watcher::Config::default())
+    let stream = watcher(Api::all(client.clone()), which)
         .default_backoff()
         .reflect(writer);
     let drive = async move {
@@ -166,11 +173,4 @@ where
         }
     };
     (store, drive)
-}
-
-fn objects<K>(store: &Store<K>) -> Vec<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
-    store.state().iter().map(|object| K::clone(object)).collect()
 }
