@@ -1,65 +1,17 @@
-//! What can be set, from defaults, file, environment and flags.
+//! What can be set, from defaults, file, environment and flags. One file may hold the keys of every command.
 
-use std::path::PathBuf;
+mod flags;
 
-use clap::Args;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use ferroflow_config::layered;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::usage;
+pub(crate) use flags::{NodeFlags, ServeFlags, UpFlags, pair};
 
-/// Flags of `up` and `serve`. Each is also a variable `FERROFLOW_...` and a key of the configuration file.
-#[derive(Debug, Clone, Default, Args, Serialize)]
-pub(crate) struct Flags {
-    /// Folder that holds all state [default: ~/.ferroflow] [env: FERROFLOW_DATA_DIR].
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// Port of the gateway; 0 picks a free one [default: 8080] [env: FERROFLOW_PORT].
-    #[arg(long, value_name = "N")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
-    /// Address to listen on [default: 127.0.0.1] [env: FERROFLOW_BIND].
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bind: Option<String>,
-    /// Another name under which this machine is reached; may be given more than once [env: FERROFLOW_HOST].
-    #[arg(long, value_name = "NAME")]
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub host: Vec<String>,
-    /// Who needs a token: `same-user` (all but this OS user) or `token` (everyone) [default: same-user] [env: FERROFLOW_AUTH].
-    #[arg(long, value_name = "MODE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    /// Which log lines to print, as in RUST_LOG [default: warn,ferroflow=info] [env: FERROFLOW_LOG].
-    #[arg(long, value_name = "FILTER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log: Option<String>,
-    /// Form of log lines: `text` or `json` [default: text] [env: FERROFLOW_LOG_FORMAT].
-    #[arg(long, value_name = "FORM")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_format: Option<LogForm>,
-    /// `http://host:4317` of an OTLP collector for traces [env: FERROFLOW_OTLP_ENDPOINT].
-    #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub otlp_endpoint: Option<String>,
-    /// Where rows are: empty for SQLite files in the data folder, or `postgres://...` [env: FERROFLOW_DATABASE].
-    #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub database: Option<String>,
-    /// Where events go: empty for this process, or `nats://...` [env: FERROFLOW_EVENTS].
-    #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub events: Option<String>,
-    /// Where Python environments are built and kept [default: ~/.cache/ferroflow] [env: FERROFLOW_CACHE_DIR].
-    #[arg(long, value_name = "DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cache_dir: Option<PathBuf>,
-    /// Configuration file in TOML with keys named as the flags (with _ for -).
-    #[arg(long, value_name = "FILE", env = "FERROFLOW_CONFIG")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-}
+use crate::failure::usage;
+use crate::platform::SERVICES;
 
 /// Who needs a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -92,6 +44,19 @@ pub(crate) struct Settings {
     pub database: String,
     pub events: String,
     pub cache_dir: PathBuf,
+    pub caller_key: PathBuf,
+    pub artifacts: String,
+    pub services: String,
+    pub service: BTreeMap<String, String>,
+    pub public_url: String,
+    pub webhook_port: u16,
+    pub webhook_cert: PathBuf,
+    pub webhook_key: PathBuf,
+    pub node_name: String,
+    pub pod_cidr: String,
+    pub node_ip: String,
+    pub kubelet_port: u16,
+    pub client_ca: PathBuf,
 }
 
 /// The data folder that is used when none is given.
@@ -117,16 +82,53 @@ impl Settings {
             database: String::new(),
             events: String::new(),
             cache_dir: home().join(".cache/ferroflow"),
+            caller_key: PathBuf::new(),
+            artifacts: String::new(),
+            services: "http://{service}.kubeflow:8080".to_owned(),
+            service: BTreeMap::new(),
+            public_url: "http://localhost:8080".to_owned(),
+            webhook_port: 9443,
+            webhook_cert: PathBuf::new(),
+            webhook_key: PathBuf::new(),
+            node_name: String::new(),
+            pod_cidr: "10.244.240.0/24".to_owned(),
+            node_ip: String::new(),
+            kubelet_port: 10250,
+            client_ca: PathBuf::new(),
         }
     }
 
-    /// Puts the layers together.
+    /// Puts the layers together for `up`.
     ///
     /// # Errors
     /// If a layer has a key or value that cannot be used.
-    pub(crate) fn resolve(flags: &Flags) -> anyhow::Result<Self> {
-        let settings: Self = layered(&Self::defaults(), flags.config.as_deref(), "FERROFLOW_", flags)
-            .map_err(|error| usage(error.to_string()))?;
+    pub(crate) fn up(flags: &UpFlags) -> anyhow::Result<Self> {
+        Self::resolve(&Self::defaults(), flags.common.config.as_deref(), flags)
+    }
+
+    /// Puts the layers together for `serve`, which listens on every address and asks everyone for a token.
+    ///
+    /// # Errors
+    /// If a layer has a key or value that cannot be used.
+    pub(crate) fn serve(flags: &ServeFlags) -> anyhow::Result<Self> {
+        let defaults = Self {
+            bind: "0.0.0.0".to_owned(),
+            ..Self::defaults()
+        };
+        Self::resolve(&defaults, flags.common.config.as_deref(), flags)
+    }
+
+    /// Puts the layers together for `node`.
+    ///
+    /// # Errors
+    /// If a layer has a key or value that cannot be used.
+    pub(crate) fn node(flags: &NodeFlags) -> anyhow::Result<Self> {
+        Self::resolve(&Self::defaults(), flags.common.config.as_deref(), flags)
+    }
+
+    fn resolve(defaults: &Self, file: Option<&Path>, flags: &impl Serialize) -> anyhow::Result<Self> {
+        let settings: Self =
+            layered(defaults, file, "FERROFLOW_", flags).map_err(|error| usage(error.to_string()))?;
         settings.checked()
     }
 
@@ -154,6 +156,91 @@ impl Settings {
                 self.events
             )));
         }
+        for (name, url) in &self.service {
+            if !SERVICES.contains(&name.as_str()) {
+                return Err(usage(format!(
+                    "service: {name:?} is no service; known are {}",
+                    SERVICES.join(", ")
+                )));
+            }
+            authority(&format!("service {name}"), url, &["http"])?;
+        }
+        if !self.services.contains("{service}") {
+            return Err(usage(format!(
+                "services: {:?} lacks {{service}}; write http://{{service}}.kubeflow:8080",
+                self.services
+            )));
+        }
+        authority("services", &self.services.replace("{service}", "x"), &["http"])?;
+        self.public()?;
         Ok(self)
+    }
+
+    /// The URL of another service.
+    pub(crate) fn url_of(&self, service: &str) -> String {
+        match self.service.get(service) {
+            Some(url) => url.clone(),
+            None => self.services.replace("{service}", service),
+        }
+    }
+
+    /// Host and port of the public URL.
+    pub(crate) fn public(&self) -> anyhow::Result<(String, u16)> {
+        let authority = authority("public_url", &self.public_url, &["http", "https"])?;
+        Ok((authority.host().to_owned(), authority.port_u16().unwrap_or(80)))
+    }
+}
+
+/// The `host:port` of a URL that has nothing after it.
+fn authority(field: &str, url: &str, schemes: &[&str]) -> anyhow::Result<http::uri::Authority> {
+    let parsed = url.parse::<http::Uri>().ok();
+    let plain = parsed.filter(|uri| {
+        let known = uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme));
+        known && matches!(uri.path(), "" | "/") && uri.query().is_none()
+    });
+    plain.and_then(|uri| uri.authority().cloned()).ok_or_else(|| {
+        usage(format!(
+            "{field}: {url:?} is no URL of a host; write http://host:port"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(service: &[(&str, &str)]) -> anyhow::Result<Settings> {
+        let pairs = service.iter().map(|(n, u)| ((*n).to_owned(), (*u).to_owned()));
+        Settings::serve(&ServeFlags {
+            service: pairs.collect(),
+            ..ServeFlags::default()
+        })
+    }
+
+    #[test]
+    fn one_service_may_be_elsewhere() {
+        let settings = serve(&[("pipelines", "http://127.0.0.1:9001")]).unwrap();
+        assert_eq!(settings.url_of("pipelines"), "http://127.0.0.1:9001");
+        assert_eq!(settings.url_of("metadata"), "http://metadata.kubeflow:8080");
+        assert_eq!(settings.bind, "0.0.0.0");
+    }
+
+    #[test]
+    fn mistakes_name_field_and_remedy() {
+        for (service, part) in [
+            (
+                ("nothing", "http://a:1"),
+                "\"nothing\" is no service; known are gateway",
+            ),
+            (
+                ("metadata", "127.0.0.1:1"),
+                "service metadata: \"127.0.0.1:1\" is no URL of a host",
+            ),
+            (("metadata", "http://a:1/x"), "write http://host:port"),
+        ] {
+            let error = serve(&[service]).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{error}");
+        }
+        assert!(pair("a").is_err() && pair("=b").is_err());
     }
 }
