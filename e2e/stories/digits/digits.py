@@ -100,13 +100,14 @@ def follow(client, run_id, console, timeout):
     return run
 
 
-def log_of(url, run, stage):
+def log_of(url, run, stage, token=None):
     """What a stage printed."""
     task = next((t for t in run.run_details.task_details if t.display_name == stage), None)
     if task is None:
         return ""
     node = (task.child_tasks[0].pod_name if task.child_tasks else None) or task.pod_name or task.task_id
-    answer = requests.get(f"{url}/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log", timeout=30)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    answer = requests.get(f"{url}/apis/v1alpha1/runs/{run.run_id}/nodes/{node}/log", headers=headers, timeout=30)
     return answer.text if answer.ok else f"(no log: {answer.status_code} {answer.text})"
 
 
@@ -114,22 +115,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--endpoint", required=True, help="endpoint.json that ferroflow up writes")
     parser.add_argument("--kubeconfig", required=True, help="kubeconfig that ferroflow up writes")
+    parser.add_argument("--token", help="bearer token, where the gateway wants one")
     parser.add_argument("--name", default="digits", help="name of experiment, job and model")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds the run may take")
     options = parser.parse_args()
     url = json.load(open(options.endpoint))["url"]
     console = Console(width=100 if not sys.stdout.isatty() else None)
 
-    client = kfp.Client(host=url)
+    client = kfp.Client(host=url, existing_token=options.token)
     run = client.create_run_from_pipeline_func(digits, arguments={"name": options.name}, enable_caching=False)
     run = follow(client, run.run_id, console, options.timeout)
     if run.state != "SUCCEEDED":
         console.print(f"[red]run {run.run_id} ended as {run.state}[/]: {run.error}")
         for task in run.run_details.task_details:
             if task.state == "FAILED":
-                print(f"--- {task.display_name}: {task.error}\n{log_of(url, run, task.display_name)[-4000:]}")
+                print(f"--- {task.display_name}: {task.error}\n{log_of(url, run, task.display_name, options.token)[-4000:]}")
         raise SystemExit(1)
-    said = log_of(url, run, "predict")
+    said = log_of(url, run, "predict", options.token)
     accuracy = re.search(r"accuracy .*", said)
     if accuracy is None:
         raise SystemExit(f"the predict step printed no accuracy; it said:\n{said[-4000:]}")

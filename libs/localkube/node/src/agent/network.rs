@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use localkube_podnet::{AddressPool, ClusterView, write_hosts};
+use localkube_podnet::{AddressPool, ClusterView, PodCidr, write_hosts};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -39,12 +39,15 @@ struct Names {
 }
 
 impl Network {
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, range: Option<PodCidr>) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let table = folder.join("services.table");
         ClusterView::default().table().publish(&table)?;
         let inner = Inner {
-            pool: AddressPool::open(folder)?,
+            pool: match range {
+                Some(range) => AddressPool::open_range(folder, range)?,
+                None => AddressPool::open(folder)?,
+            },
             table,
             view: Mutex::default(),
             pods: Mutex::default(),
