@@ -1,16 +1,28 @@
 """Fixtures of all stories: a Ferroflow of their own, on free ports, with a data folder of its own."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "cluster"))
+
+import go_programs  # noqa: E402
+
+
+@functools.cache
+def kubectl_program():
+    """The machine's kubectl, or one that is built from Go modules where it has none."""
+    return str(go_programs.kubectl())
 
 
 class Ferroflow:
@@ -78,10 +90,13 @@ class Ferroflow:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def kubectl_command(self, *args):
+        """The command line of kubectl against it."""
+        return [kubectl_program(), "--kubeconfig", str(self.kubeconfig), *args]
+
     def kubectl(self, *args, check=True):
         """Runs kubectl against it; answers what it printed."""
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(self.kubectl_command(*args), capture_output=True, text=True, timeout=120)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout if check else done
 
@@ -89,7 +104,7 @@ class Ferroflow:
         """Stops it with every Pod that is left, and removes its folder."""
         if self.process and self.process.poll() is None:
             subprocess.run(
-                ["kubectl", "--kubeconfig", str(self.kubeconfig), "delete", "pods", "-A", "--all", "--grace-period=0", "--force"],
+                self.kubectl_command("delete", "pods", "-A", "--all", "--grace-period=0", "--force"),
                 capture_output=True, timeout=60, check=False,
             )
         self.stop()
