@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """A real Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler) on free ports.
 
-The binary is built once from Go modules (`controlplane/`, minutes) into a cache outside the clone, keyed by
-Kubernetes' version, go.sum and main.go. etcd comes from the system (Debian: `etcd-server`).
+`go_programs.py` builds the binary once. etcd comes from the system (Debian: `etcd-server`).
 
     with Cluster() as cluster:                 # ready when entered
         cluster.url, cluster.token, cluster.ca, cluster.kubeconfig
@@ -13,10 +12,8 @@ As a program it builds, starts, prints the kubeconfig's path and waits for Ctrl-
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -30,51 +27,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "controlplane"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from go_programs import Unavailable, control_plane  # noqa: E402
+
 READY_WITHIN = 60
-
-
-class Unavailable(Exception):
-    """The control plane cannot be had on this machine; says why."""
-
-
-def version() -> str:
-    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (SOURCE / "go.mod").read_text(), re.M)
-    if not found:
-        raise Unavailable("controlplane/go.mod does not require k8s.io/kubernetes")
-    return found.group(1)
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferroflow" / "controlplane"
-
-
-def binary() -> Path:
-    """The control plane's executable, built when the cache has none for these sources."""
-    digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum", "main.go"):
-        digest.update((SOURCE / name).read_bytes())
-    wanted = version()
-    target = cache_root() / f"{wanted}-{digest.hexdigest()[:16]}" / "controlplane"
-    if target.exists():
-        return target
-    go = shutil.which("go")
-    if not go:
-        raise Unavailable("go is not installed, so no real kube-apiserver can be built")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"building kube-apiserver {wanted} from Go modules (minutes, once)", file=sys.stderr)
-    major, minor = wanted.lstrip("v").split(".")[:2]
-    package = "k8s.io/component-base/version"
-    flags = f"-s -w -X {package}.gitVersion={wanted} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-    partial = target.with_suffix(f".{os.getpid()}")
-    done = subprocess.run(
-        ["nice", "-n", "10", go, "build", "-buildvcs=false", "-ldflags", flags, "-o", str(partial), "."],
-        cwd=SOURCE, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Unavailable(f"go build of the control plane failed: {done.stderr.strip()[-2000:]}")
-    partial.rename(target)
-    return target
 
 
 def free_ports(count: int) -> list[int]:
@@ -148,7 +105,7 @@ class Cluster:
         self.folder = Path()
 
     def __enter__(self) -> "Cluster":
-        program = binary()
+        program = control_plane()
         etcd = shutil.which("etcd")
         openssl = shutil.which("openssl")
         if not etcd:

@@ -1,13 +1,25 @@
 """A Ferroflow of one's own, for stories and benchmarks."""
 
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "cluster"))
+
+import go_programs  # noqa: E402
+
+
+@functools.cache
+def kubectl_program():
+    """The machine's kubectl, or one that is built from Go modules where it has none."""
+    return str(go_programs.kubectl())
 
 
 class Ferroflow:
@@ -75,10 +87,13 @@ class Ferroflow:
             except subprocess.TimeoutExpired:
                 self.kill()
 
+    def kubectl_command(self, *args):
+        """The command line of kubectl against it."""
+        return [kubectl_program(), "--kubeconfig", str(self.kubeconfig), *args]
+
     def kubectl(self, *args, check=True):
         """Runs kubectl against it; answers what it printed."""
-        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(self.kubectl_command(*args), capture_output=True, text=True, timeout=120)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout if check else done
 
@@ -86,8 +101,8 @@ class Ferroflow:
         """Stops it with every Pod that is left, and removes its folder."""
         if self.process and self.process.poll() is None:
             subprocess.run(
-                ["kubectl", "--kubeconfig", str(self.kubeconfig), "delete", "pods", "-A", "--grace-period=0", "--force",
-                 "--field-selector", "status.phase!=Succeeded,status.phase!=Failed"],
+                self.kubectl_command("delete", "pods", "-A", "--grace-period=0", "--force",
+                                     "--field-selector", "status.phase!=Succeeded,status.phase!=Failed"),
                 capture_output=True, timeout=60, check=False,
             )
         self.stop()
