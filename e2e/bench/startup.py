@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "stories"))
 
-from conftest import Ferroflow  # noqa: E402
+from server import Ferroflow  # noqa: E402
 from table import Table  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")

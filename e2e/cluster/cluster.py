@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """A real Kubernetes control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler) on free ports.
 
-The binary is built once from Go modules (`controlplane/`, minutes) into a cache outside the clone, keyed by
-Kubernetes' version, go.sum and main.go. etcd comes from the system (Debian: `etcd-server`).
+`go_programs.py` builds the binary once. etcd comes from the system (Debian: `etcd-server`).
 
     with Cluster() as cluster:                 # ready when entered
         cluster.url, cluster.token, cluster.ca, cluster.kubeconfig
@@ -13,10 +12,8 @@ As a program it builds, starts, prints the kubeconfig's path and waits for Ctrl-
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -30,51 +27,11 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "controlplane"
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from go_programs import Unavailable, control_plane  # noqa: E402
+
 READY_WITHIN = 60
-
-
-class Unavailable(Exception):
-    """The control plane cannot be had on this machine; says why."""
-
-
-def version() -> str:
-    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", (SOURCE / "go.mod").read_text(), re.M)
-    if not found:
-        raise Unavailable("controlplane/go.mod does not require k8s.io/kubernetes")
-    return found.group(1)
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferroflow" / "controlplane"
-
-
-def binary() -> Path:
-    """The control plane's executable, built when the cache has none for these sources."""
-    digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum", "main.go"):
-        digest.update((SOURCE / name).read_bytes())
-    wanted = version()
-    target = cache_root() / f"{wanted}-{digest.hexdigest()[:16]}" / "controlplane"
-    if target.exists():
-        return target
-    go = shutil.which("go")
-    if not go:
-        raise Unavailable("go is not installed, so no real kube-apiserver can be built")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    print(f"building kube-apiserver {wanted} from Go modules (minutes, once)", file=sys.stderr)
-    major, minor = wanted.lstrip("v").split(".")[:2]
-    package = "k8s.io/component-base/version"
-    flags = f"-s -w -X {package}.gitVersion={wanted} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
-    partial = target.with_suffix(f".{os.getpid()}")
-    done = subprocess.run(
-        ["nice", "-n", "10", go, "build", "-buildvcs=false", "-ldflags", flags, "-o", str(partial), "."],
-        cwd=SOURCE, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Unavailable(f"go build of the control plane failed: {done.stderr.strip()[-2000:]}")
-    partial.rename(target)
-    return target
 
 
 def free_ports(count: int) -> list[int]:
@@ -109,17 +66,46 @@ def write_kubeconfig(path: Path, url: str, token: str, ca: Path | None) -> None:
     path.chmod(0o600)
 
 
-class Cluster:
-    """One control plane in a temporary folder. `controllers=False` starts the API server alone."""
+class Authority:
+    """A certificate authority in a folder, and the certificates that it signs."""
 
-    def __init__(self, controllers: bool = True, extra: tuple[str, ...] = ()):
+    def __init__(self, folder: Path):
+        openssl = shutil.which("openssl")
+        if not openssl:
+            raise Unavailable("openssl is not installed, it makes keys and certificates")
+        self.openssl, self.folder = openssl, folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.certificate, self._key = folder / "ca.crt", folder / "ca.key"
+        self._run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ferroflow-test",
+                  "-keyout", str(self._key), "-out", str(self.certificate))
+
+    def _run(self, *args: str) -> None:
+        subprocess.run([self.openssl, *args], check=True, capture_output=True)
+
+    def sign(self, name: str, subject: str, alternatives: str = "") -> tuple[Path, Path]:
+        """A certificate and its key, for `subject` such as `/O=group/CN=user` and names such as `IP:127.0.0.1`."""
+        key, request, certificate = (self.folder / f"{name}.{kind}" for kind in ("key", "csr", "crt"))
+        self._run("req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", str(key), "-out", str(request))
+        extensions = self.folder / f"{name}.ext"
+        extensions.write_text("basicConstraints=CA:FALSE\n" + (f"subjectAltName={alternatives}\n" if alternatives else ""))
+        self._run("x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self._key),
+                  "-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", str(certificate))
+        return certificate, key
+
+
+class Cluster:
+    """One control plane in a temporary folder. `controllers=False` starts the API server alone; `address` is where it listens,
+    which Pods can only reach if it is not loopback."""
+
+    def __init__(self, controllers: bool = True, extra: tuple[str, ...] = (), address: str = "127.0.0.1"):
         self.controllers = controllers
         self.extra = extra
+        self.address = address
         self.processes: list[tuple[str, subprocess.Popen]] = []
         self.folder = Path()
 
     def __enter__(self) -> "Cluster":
-        program = binary()
+        program = control_plane()
         etcd = shutil.which("etcd")
         openssl = shutil.which("openssl")
         if not etcd:
@@ -142,7 +128,9 @@ class Cluster:
         self.token = secrets.token_hex(16)
         users = folder / "tokens.csv"
         users.write_text(f'{self.token},admin,admin,"system:masters"\n')
-        self.url = f"https://127.0.0.1:{port}"
+        self.url = f"https://{self.address}:{port}"
+        self.authority = Authority(folder / "authority")
+        kubelet_cert, kubelet_key = self.authority.sign("kubelet-client", "/O=system:masters/CN=kube-apiserver-kubelet-client")
         self.ca = folder / "certs" / "apiserver.crt"
         self.kubeconfig = folder / "kubeconfig"
         etcd_url = f"http://127.0.0.1:{client_port}"
@@ -156,8 +144,10 @@ class Cluster:
             str(program), "kube-apiserver", "--etcd-servers", etcd_url, "--cert-dir", str(folder / "certs"),
             "--service-account-key-file", str(key), "--service-account-signing-key-file", str(key),
             "--service-account-issuer", "https://kubernetes.default.svc", "--token-auth-file", str(users),
-            "--authorization-mode", "Node,RBAC", "--secure-port", str(port), "--bind-address", "127.0.0.1",
-            "--advertise-address", own_address(), "--service-cluster-ip-range", "10.96.0.0/16",
+            "--authorization-mode", "Node,RBAC", "--secure-port", str(port), "--bind-address", self.address,
+            "--advertise-address", own_address() if self.address.startswith("127.") else self.address,
+            "--kubelet-client-certificate", str(kubelet_cert), "--kubelet-client-key", str(kubelet_key),
+            "--kubelet-preferred-address-types", "InternalIP", "--service-cluster-ip-range", "10.96.0.0/16",
             "--allow-privileged", "--external-hostname", "localhost", *self.extra])
         self._until("kube-apiserver", self._ready)
         write_kubeconfig(self.kubeconfig, self.url, self.token, self.ca)

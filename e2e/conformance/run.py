@@ -153,7 +153,7 @@ def main() -> int:
         print(f"no localkube at {program}: cargo build -p localkube-controllers --example localkube")
         return 2
     try:
-        real_cluster.binary()
+        real_cluster.control_plane()
     except real_cluster.Unavailable as error:
         print("=" * 78 + f"\nTHE CONFORMANCE SUITE DID NOT RUN: {error}\n" + "=" * 78)
         print(f"0 passed, 0 failed, {len(cases)} skipped")

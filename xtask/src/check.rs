@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use toml::Table;
 
-use crate::command::{cargo, has, root, run as execute};
+use crate::command::{cache, cargo, command, has, root, run as execute};
 
 /// A crate that may be named only in certain places: name, folders.
 const CONFINED: &[(&str, &[&str])] = &[
@@ -14,10 +14,24 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("object_store", &["libs/blob"]),
 ];
 
+/// The version of cargo-deny whose configuration deny.toml is written for.
+const DENY: &str = "0.20.2";
+
 /// `cargo xtask check`.
 pub fn run() -> anyhow::Result<()> {
     rules()?;
-    execute(cargo().args(["fmt", "--all", "--check"]))?;
+    formatting()?;
+    lints()?;
+    licences()
+}
+
+/// `cargo fmt` would change nothing.
+pub fn formatting() -> anyhow::Result<()> {
+    execute(cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// Clippy says nothing.
+pub fn lints() -> anyhow::Result<()> {
     execute(cargo().args([
         "clippy",
         "--workspace",
@@ -26,21 +40,38 @@ pub fn run() -> anyhow::Result<()> {
         "--",
         "-D",
         "warnings",
-    ]))?;
-    if has("cargo-deny") {
-        execute(cargo().args([
-            "deny",
-            "--log-level",
-            "error",
-            "check",
-            "licenses",
-            "bans",
-            "sources",
-        ]))?;
-    } else {
-        eprintln!("SKIPPED cargo deny: cargo-deny is not installed (cargo install cargo-deny --locked)");
+    ]))
+}
+
+/// Licences and sources of all dependencies are ones that deny.toml allows.
+pub fn licences() -> anyhow::Result<()> {
+    execute(command(deny()?).args(["--log-level", "error", "check", "licenses", "bans", "sources"]))
+}
+
+/// `cargo-deny`, built once where the machine has none.
+fn deny() -> anyhow::Result<PathBuf> {
+    let folder = cache().join("tools").join(format!("cargo-deny-{DENY}"));
+    let program = folder.join("bin/cargo-deny");
+    if program.is_file() {
+        return Ok(program);
     }
-    Ok(())
+    if has("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    eprintln!("building cargo-deny {DENY}, once");
+    let mut install = cargo();
+    install.args([
+        "install",
+        "cargo-deny",
+        "--locked",
+        "--debug",
+        "--quiet",
+        "--version",
+        DENY,
+        "--root",
+    ]);
+    execute(install.arg(&folder).env_remove("CARGO_TARGET_DIR"))?;
+    Ok(program)
 }
 
 /// The rules of docs/architecture.md that manifests and file names can show.

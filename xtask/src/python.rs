@@ -40,6 +40,7 @@ fn uv() -> anyhow::Result<PathBuf> {
                 "install",
                 "--quiet",
                 "--disable-pip-version-check",
+                "--root-user-action=ignore",
                 "--target",
             ])
             .arg(&folder)

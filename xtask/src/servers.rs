@@ -1,4 +1,4 @@
-//! Servers that suites run against: PostgreSQL from Debian's packages and NATS from its Go module, each on a free port with its own
+//! Servers that suites run against: PostgreSQL from Debian's packages, NATS from its Go module, Azure's emulator from npm, each on a free port with its own
 //! temporary folder. Where one cannot be had, the suites that need it say so.
 
 use std::net::TcpListener;
@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 
 use crate::command::{cache, command, has, run};
 
+const AZURITE: &str = "azurite@3.35.0";
 const NATS: &str = "github.com/nats-io/nats-server/v2@v2.12.1";
 
 /// A server that ends with this value.
@@ -154,4 +155,28 @@ pub fn nats() -> anyhow::Result<Server> {
     };
     wait_for(port)?;
     Ok(server)
+}
+
+/// The program of Azure's blob emulator.
+pub fn azurite() -> anyhow::Result<PathBuf> {
+    let folder = cache().join("tools").join(AZURITE);
+    let program = folder.join("node_modules/.bin/azurite-blob");
+    if !program.is_file() {
+        if !has("npm") {
+            bail!("azurite is not installed and there is no npm to install it with");
+        }
+        std::fs::create_dir_all(&folder)?;
+        run(command("npm")
+            .args([
+                "install",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+                "--prefix",
+            ])
+            .arg(&folder)
+            .arg(AZURITE)
+            .stdout(Stdio::null()))?;
+    }
+    Ok(program)
 }

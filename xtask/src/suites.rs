@@ -11,6 +11,16 @@ use crate::command::{cargo, command, has, root, run as execute};
 use crate::summary::{Counts, counts, skip_reasons};
 use crate::{build, check, python, servers};
 
+/// The tests of the workspace.
+const RUST: [&str; 6] = [
+    "test",
+    "--workspace",
+    "--quiet",
+    "--no-fail-fast",
+    "--",
+    "--nocapture",
+];
+
 /// What became of the suites so far.
 #[derive(Default)]
 struct Report {
@@ -51,11 +61,12 @@ impl Report {
     }
 
     /// Records a check that passes or fails as a whole.
-    fn check(&mut self, name: &str, result: anyhow::Result<()>) {
+    fn check(&mut self, name: &str, check: impl FnOnce() -> anyhow::Result<()>) {
         if !self.wants(name) {
             return;
         }
-        match result {
+        println!("\n=== {name}");
+        match check() {
             Ok(()) => self.total.passed += 1,
             Err(error) => {
                 println!("{name}: {error:#}");
@@ -79,9 +90,12 @@ pub fn run(quick: bool, only: Option<&str>) -> anyhow::Result<()> {
         only: only.map(str::to_owned),
         ..Default::default()
     };
-    report.check("architecture rules", check::rules());
+    report.check("architecture rules", check::rules);
+    report.check("formatting", check::formatting);
     rust(&mut report, quick)?;
     if !quick {
+        report.check("licences", check::licences);
+        report.check("lints", check::lints);
         dashboard(&mut report)?;
         conformance(&mut report)?;
         stories(&mut report)?;
@@ -101,36 +115,48 @@ fn rust(report: &mut Report, quick: bool) -> anyhow::Result<()> {
     if !report.wants("rust") {
         return Ok(());
     }
-    let mut test = cargo();
-    test.args([
-        "test",
-        "--workspace",
-        "--quiet",
-        "--no-fail-fast",
-        "--",
-        "--nocapture",
-    ]);
+    if quick {
+        let mut test = cargo();
+        return report.suite("rust", test.args(RUST));
+    }
+    // the emulators of object storage start first and run the tests with their addresses
+    let emulators = root().join("e2e/emulators");
+    let python = python::environment(&emulators.join("requirements.txt"))?;
+    let mut test = command(python);
+    test.arg(emulators.join("run.py"))
+        .arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(RUST);
+    match servers::azurite() {
+        Ok(program) => {
+            test.env("AZURITE", program);
+        }
+        Err(error) => report.skip("rust", &format!("tests with Azure's emulator: {error:#}")),
+    }
     let mut running = Vec::new();
-    if !quick {
-        for (variable, started) in [
-            ("FERROFLOW_TEST_POSTGRES", servers::postgres()),
-            ("FERROFLOW_TEST_NATS", servers::nats()),
-        ] {
-            match started {
-                Ok(server) => {
-                    test.env(variable, &server.url);
-                    running.push(server);
-                }
-                Err(error) => report.skip("rust", &format!("tests of {variable}: {error:#}")),
+    for (variable, started) in [
+        ("FERROFLOW_TEST_POSTGRES", servers::postgres()),
+        ("FERROFLOW_TEST_NATS", servers::nats()),
+    ] {
+        match started {
+            Ok(server) => {
+                test.env(variable, &server.url);
+                running.push(server);
             }
+            Err(error) => report.skip("rust", &format!("tests of {variable}: {error:#}")),
         }
     }
-    if !quick {
-        match python::environment(&root().join("services/pipelines/tests/requirements.txt")) {
+    for (variable, requirements) in [
+        (
+            "FERROFLOW_TEST_KFP_PYTHON",
+            "services/pipelines/tests/requirements.txt",
+        ),
+        ("FERROFLOW_TEST_PYTHON", "e2e/stories/artifacts/requirements.txt"),
+    ] {
+        match python::environment(&root().join(requirements)) {
             Ok(python) => {
-                test.env("FERROFLOW_TEST_KFP_PYTHON", python);
+                test.env(variable, python);
             }
-            Err(error) => report.skip("rust", &format!("tests with the kfp client: {error:#}")),
+            Err(error) => report.skip("rust", &format!("tests of {variable}: {error:#}")),
         }
     }
     report.suite("rust", &mut test)

@@ -89,7 +89,7 @@ def client(ferroflow):
 
 
 def apply(ferroflow, resource):
-    command = ["kubectl", "--kubeconfig", str(ferroflow.kubeconfig), "apply", "-f", "-"]
+    command = ferroflow.kubectl_command("apply", "-f", "-")
     subprocess.run(command, input=json.dumps(resource), text=True, check=True, capture_output=True, timeout=60)
 
 

@@ -77,6 +77,22 @@ impl CallerKey {
         Self::new(&secret)
     }
 
+    /// Reads the key from a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its key is shorter than 32 bytes.
+    pub fn load(file: &Path) -> Result<Self, KeyError> {
+        let name = || file.display().to_string();
+        match std::fs::read(file) {
+            Ok(secret) if secret.len() >= 32 => Ok(Self::new(&secret)),
+            Ok(secret) => Err(KeyError::Short {
+                file: name(),
+                bytes: secret.len(),
+            }),
+            Err(source) => Err(KeyError::Io { file: name(), source }),
+        }
+    }
+
     /// Reads the key from a file, and makes file and key (readable by the owner alone) where there is none.
     ///
     /// # Errors
@@ -88,13 +104,8 @@ impl CallerKey {
             file: file.display().to_string(),
             source,
         };
-        match std::fs::read(file) {
-            Ok(secret) if secret.len() >= 32 => Ok(Self::new(&secret)),
-            Ok(secret) => Err(KeyError::Short {
-                file: file.display().to_string(),
-                bytes: secret.len(),
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        match Self::load(file) {
+            Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let key = Self::random();
                 let draft = file.with_extension(format!("new-{}", std::process::id()));
                 let mut out = std::fs::OpenOptions::new()
@@ -110,7 +121,7 @@ impl CallerKey {
                 std::fs::rename(&draft, file).map_err(io)?;
                 Ok(key)
             }
-            Err(error) => Err(io(error)),
+            loaded => loaded,
         }
     }
 

@@ -4,7 +4,9 @@
 //! - `controllers`: what kube-controller-manager and kube-scheduler do.
 //! - `node`: runs Pods as supervised processes; `podnet` gives them addresses, `runtimes` what their images stand for.
 //!
-//! [`LocalKube::start`] puts them together; everything else talks to it through [`kube::Client`].
+//! [`LocalKube::open`] puts them together, [`join()`] adds this machine to the cluster of another API server; everything else talks to it through [`kube::Client`].
+
+mod join;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,6 +21,9 @@ use localkube_runtimes::{Runtimes, RuntimesConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use join::{JoinConfig, join, own_address};
+pub use localkube_podnet::PodCidr;
 
 /// How a [`LocalKube`] is set up.
 #[derive(Debug, Clone)]

@@ -1,6 +1,7 @@
-//! What controllers of custom resources have in common: keeping a child object as desired, and running until told to stop.
+//! What controllers of custom resources have in common: keeping a child object as desired, and being the only one.
 
 pub mod field;
+pub mod lease;
 
 use std::fmt::Debug;
 

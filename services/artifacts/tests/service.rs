@@ -605,6 +605,41 @@ async fn bad_requests_say_what_would_be_right() {
     assert_eq!(f.put("a", "Bad Bucket/a", "x").await, StatusCode::BAD_REQUEST);
 }
 
+/// The gateway vouches for the caller here; a signature that is wrong is refused all the same.
+#[tokio::test]
+async fn a_signature_that_is_wrong_is_refused_whoever_sends_it() {
+    let f = Fixture::new().await;
+    let (_, minted) = f.mint("a", json!({})).await;
+    let ours = minted["access_key_id"].as_str().unwrap();
+    let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let scope = format!("{}/us-east-1/s3/aws4_request", &time[..8]);
+    let later = jiff::Timestamp::now().as_second() + 600;
+    for (key, code) in [("minio", "InvalidAccessKeyId"), (ours, "SignatureDoesNotMatch")] {
+        let header = format!(
+            "AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHeaders=host;x-amz-date, Signature={}",
+            "0".repeat(64)
+        );
+        let signed = f
+            .call("a", Method::GET, "/s3/mlpipeline")
+            .header("authorization", header)
+            .header("x-amz-date", &time);
+        let version_4 = format!(
+            "/s3/mlpipeline/x?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={key}/{scope}&X-Amz-Date={time}&X-Amz-Expires=60\
+             &X-Amz-SignedHeaders=host&X-Amz-Signature=00"
+        );
+        let version_2 = format!("/s3/mlpipeline/x?AWSAccessKeyId={key}&Expires={later}&Signature=AAAA");
+        let presigned = [version_4, version_2].map(|path| f.call("a", Method::GET, &path));
+        for request in presigned.into_iter().chain([signed]) {
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), StatusCode::FORBIDDEN);
+            let text = response.text().await.unwrap();
+            assert!(text.contains(&format!("<Code>{code}</Code>")), "{text}");
+        }
+    }
+    let unsigned = f.call("a", Method::GET, "/s3/mlpipeline").send().await.unwrap();
+    assert_eq!(unsigned.status(), StatusCode::OK);
+}
+
 /// Runs `s3_clients.py` with the interpreter that `FERROFLOW_TEST_PYTHON` names, which has boto3 and minio.
 #[tokio::test]
 async fn boto3_and_minio_clients_work() {

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::failure::Usage;
-use crate::settings::Flags;
+use crate::platform::manifests::ManifestFlags;
+use crate::settings::{NodeFlags, ServeFlags, UpFlags};
 use crate::{status, up};
 
 const EXAMPLES: &str = "Examples:
@@ -32,15 +33,30 @@ enum Command {
     #[command(
         after_help = "Examples:\n  ferroflow up\n  ferroflow up --port 9000\n  FERROFLOW_PORT=0 ferroflow up --data-dir ./state"
     )]
-    Up(Flags),
+    Up(UpFlags),
     /// Start one service against a cluster; this is what each Deployment of the chart runs.
-    #[command(after_help = "Examples:\n  ferroflow serve pipelines\n  ferroflow serve gateway --port 8080")]
+    ///
+    /// It acts as the account of KUBECONFIG, or of the Pod that it runs in. docs/cluster.md has commands that work by hand.
+    #[command(
+        after_help = "Examples:\n  ferroflow serve metadata --caller-key key --database postgres://ferroflow@db/ferroflow\n  ferroflow serve gateway --caller-key key --service metadata=http://127.0.0.1:9001"
+    )]
     Serve {
         /// Which service.
+        #[arg(id = "which", value_name = "SERVICE")]
         service: Service,
         #[command(flatten)]
-        flags: Flags,
+        flags: ServeFlags,
     },
+    /// Join a cluster as a Node that runs Pods as processes of this machine.
+    ///
+    /// It acts as the account of KUBECONFIG. Pods go on when it stops.
+    #[command(after_help = "Example:\n  KUBECONFIG=admin.conf ferroflow node --pod-cidr 10.244.240.0/24")]
+    Node(NodeFlags),
+    /// Print what must exist in a cluster's API: namespace, definitions, accounts, roles, Services and webhooks.
+    #[command(
+        after_help = "Example:\n  ferroflow manifests --ca-bundle ca.pem | kubectl apply --server-side -f -"
+    )]
+    Manifests(ManifestFlags),
     /// Tell what runs in a data folder and how to reach it.
     #[command(after_help = "Examples:\n  ferroflow status\n  ferroflow status --data-dir /tmp/ff")]
     Status {
@@ -72,6 +88,22 @@ pub(crate) enum Service {
     Profiles,
 }
 
+impl Service {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Pipelines => "pipelines",
+            Self::Metadata => "metadata",
+            Self::Artifacts => "artifacts",
+            Self::Tuning => "tuning",
+            Self::Training => "training",
+            Self::Serving => "serving",
+            Self::Notebooks => "notebooks",
+            Self::Profiles => "profiles",
+        }
+    }
+}
+
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -87,6 +119,8 @@ pub(crate) fn main() -> ExitCode {
     let result = match cli.command {
         Command::Up(flags) => up::run(&flags),
         Command::Serve { service, flags } => crate::platform::serve::run(service, &flags),
+        Command::Node(flags) => crate::platform::node::run(&flags),
+        Command::Manifests(flags) => crate::platform::manifests::run(&flags),
         Command::Status { data_dir } => status::run(data_dir),
         Command::Version => print(&format!("ferroflow {}\n", ferroflow_kernel::VERSION)),
         Command::Completions { shell } => {
@@ -143,6 +177,12 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn every_service_can_be_served() {
+        let names: Vec<&str> = Service::value_variants().iter().map(|s| s.name()).collect();
+        assert_eq!(names, crate::platform::SERVICES);
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         .into_owned();
     match program.as_str() {
         "shim" => localkube_node::shim_main(),
-        "pip" | "uv" => localkube_runtimes::pip_main(),
+        "pip" | "uv" | "python-entry" => localkube_runtimes::pip_main(),
         "launcher" => ferroflow_launcher::main(),
         "modelserver" => ferroflow_modelserver::main(std::env::args_os()),
         _ => cli::main(),

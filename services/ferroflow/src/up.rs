@@ -13,14 +13,14 @@ use crate::cli::print;
 use crate::data_dir::DataDir;
 use crate::failure::usage;
 use crate::platform::Laptop;
-use crate::settings::{Flags, LogForm, Settings};
+use crate::settings::{LogForm, Settings, UpFlags};
 
 /// How long the parts may take to stop before the process ends anyway; nothing is lost then, as after a crash.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
+pub(crate) fn run(flags: &UpFlags) -> anyhow::Result<()> {
     let started = Instant::now();
-    let settings = Settings::resolve(flags)?;
+    let settings = Settings::up(flags)?;
     let data = DataDir::open(&settings.data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(settings, data, started));
@@ -49,7 +49,7 @@ pub(crate) fn telemetry(
 async fn serve(settings: Settings, data: DataDir, started: Instant) -> anyhow::Result<()> {
     let _telemetry = telemetry(&settings, "ferroflow")?;
     let _other = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = bind(&settings.bind, settings.port).await?;
+    let listener = bind(&settings.bind, settings.port, "--port").await?;
     let address = listener.local_addr()?;
     let cancel = CancellationToken::new();
     stop_on_signal(cancel.clone())?;
@@ -66,18 +66,19 @@ async fn serve(settings: Settings, data: DataDir, started: Instant) -> anyhow::R
     failed
 }
 
-pub(crate) async fn bind(address: &str, port: u16) -> anyhow::Result<TcpListener> {
+/// Listens; `flag` is what chooses another port.
+pub(crate) async fn bind(address: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
     let ip: std::net::IpAddr = address
         .parse()
         .with_context(|| format!("bind address {address:?}"))?;
     TcpListener::bind(SocketAddr::new(ip, port)).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => usage(format!(
-            "port {port} on {address} is taken by another program; choose another with --port, or --port 0 for a free one"
+            "port {port} on {address} is taken by another program; choose another with {flag}, or {flag} 0 for a free one"
         )),
         std::io::ErrorKind::PermissionDenied => usage(format!(
-            "port {port} on {address} is not allowed for this user; choose one above 1023 with --port"
+            "port {port} on {address} is not allowed for this user; choose one above 1023 with {flag}"
         )),
-        _ => usage(format!("cannot listen on {address}:{port}: {error}; choose another with --bind and --port")),
+        _ => usage(format!("cannot listen on {address}:{port}: {error}; choose another with --bind and {flag}")),
     })
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn url(address: SocketAddr) -> String {
     format!("http://{host}:{}", address.port())
 }
 
-fn stop_on_signal(cancel: CancellationToken) -> anyhow::Result<()> {
+pub(crate) fn stop_on_signal(cancel: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -131,14 +131,24 @@ impl Authenticator {
     }
 
     pub(crate) async fn principal(&self, headers: &HeaderMap, peer: Peer) -> Result<Principal, Error> {
-        if let Some(token) = bearer(headers) {
-            return self.tokens.review(token).await?.ok_or_else(|| {
-                Error::new(
-                    Code::Unauthenticated,
-                    "the bearer token is not valid or has expired; get a new one",
-                )
-            });
+        // credentials that are wrong are refused, whoever sends them: none of what follows makes them good
+        match Credentials::of(headers) {
+            Credentials::None => {}
+            Credentials::Bearer(token) => {
+                return self.tokens.review(token).await?.ok_or_else(|| {
+                    Error::new(
+                        Code::Unauthenticated,
+                        "the bearer token is not valid or has expired; get a new one",
+                    )
+                });
+            }
+            Credentials::Other(scheme) => {
+                let text =
+                    format!("authorization {scheme:?} is not known here; send Bearer with a token, or none");
+                return Err(Error::new(Code::Unauthenticated, text));
+            }
         }
+        // a browser sends cookies of an earlier start by itself, so an unknown session is none
         if let Some(principal) = self.sessions.principal(headers) {
             return Ok(principal);
         }
@@ -159,13 +169,28 @@ impl Authenticator {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = text.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim())
-        .filter(|token| !token.is_empty())
+/// What the `Authorization` header holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Credentials<'a> {
+    None,
+    Bearer(&'a str),
+    /// By the name of the scheme, never the secret.
+    Other(&'a str),
+}
+
+impl<'a> Credentials<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let Some(value) = headers.get(header::AUTHORIZATION) else {
+            return Self::None;
+        };
+        let text = value.to_str().unwrap_or_default().trim();
+        match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Self::Bearer(token.trim()),
+            Some((scheme, _)) => Self::Other(scheme),
+            None if text.eq_ignore_ascii_case("bearer") => Self::Other("bearer without a token"),
+            None => Self::Other("without a scheme"),
+        }
+    }
 }
 
 fn is_loopback(peer: Peer) -> bool {
@@ -180,4 +205,93 @@ fn same_os_user(peer: Peer) -> bool {
 fn own_uid() -> u32 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::metadata("/proc/self").map_or(u32::MAX, |meta| meta.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Json, Router, routing::post};
+    use serde_json::{Value, json};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    #[async_trait]
+    impl Workload for Nobody {
+        async fn service_account_at(&self, _: IpAddr) -> Option<Principal> {
+            None
+        }
+    }
+
+    #[async_trait]
+    impl Authorizer for Nobody {
+        async fn authorize(&self, _: &Principal, _: &AccessReview) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    /// Knows the token `good`, of ann.
+    fn authenticator() -> Authenticator {
+        let review = |Json(review): Json<Value>| async move {
+            let known = review["spec"]["token"] == "good";
+            let status = json!({"authenticated": known, "user": {"username": "ann"}});
+            Json(json!({"metadata": {}, "spec": review["spec"], "status": status}))
+        };
+        let router = Router::new().route("/apis/authentication.k8s.io/v1/tokenreviews", post(review));
+        Authenticator::new(
+            AuthMode::SameUser,
+            Principal::user("owner"),
+            kube::Client::new(router, "default"),
+            Arc::new(Nobody),
+            Arc::new(Nobody),
+        )
+    }
+
+    /// The user of a request of this very process, with these headers.
+    async fn user(headers: &[(&'static str, &str)]) -> Result<String, Code> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = listener.local_addr().unwrap();
+        let client = TcpStream::connect(server).await.unwrap();
+        let peer = Peer {
+            client: client.local_addr().unwrap(),
+            server: Some(server),
+        };
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let found = authenticator().principal(&map, peer).await;
+        found
+            .map(|principal| principal.user)
+            .map_err(|error| error.code())
+    }
+
+    #[tokio::test]
+    async fn the_same_user_needs_no_credentials() {
+        assert_eq!(user(&[]).await, Ok("owner".to_owned()));
+        let stale = [("cookie", "ferroflow_session=of-an-earlier-start")];
+        assert_eq!(user(&stale).await, Ok("owner".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn credentials_count_before_the_same_user() {
+        assert_eq!(
+            user(&[("authorization", "Bearer good")]).await,
+            Ok("ann".to_owned())
+        );
+        for wrong in [
+            "Bearer bad",
+            "bearer bad",
+            "Bearer ",
+            "Bearer",
+            "Basic YTpi",
+            "AWS4-HMAC-SHA256 Credential=minio/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=00",
+            "good",
+        ] {
+            let found = user(&[("authorization", wrong)]).await;
+            assert_eq!(found, Err(Code::Unauthenticated), "{wrong}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use ferroflow_kernel::{Code, Error};
 use http::{HeaderMap, Uri, header, uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tower::ServiceExt as _;
 
 /// A service behind the gateway.
@@ -33,6 +33,8 @@ pub trait Addresses: Send + Sync + std::fmt::Debug {
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy {
     client: Client<HttpConnector, Body>,
+    /// gRPC needs HTTP/2, which a service without TLS is known to speak.
+    http2: Client<HttpConnector, Body>,
 }
 
 impl Proxy {
@@ -42,8 +44,14 @@ impl Proxy {
         connector.set_connect_timeout(Some(std::time::Duration::from_secs(5)));
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(std::time::Duration::from_secs(60))
+            .build(connector.clone());
+        let http2 = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_only(true)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(Some(std::time::Duration::from_secs(20)))
             .build(connector);
-        Self { client }
+        Self { client, http2 }
     }
 
     pub(crate) async fn send(&self, upstream: &Upstream, request: Request) -> Result<Response, Error> {
@@ -54,24 +62,34 @@ impl Proxy {
             }
             Upstream::Url(base) => {
                 let authority = base.authority().map(ToString::to_string).unwrap_or_default();
-                self.forward(&authority, request).await
+                if is_grpc(request.headers()) {
+                    self.call(&authority, request).await
+                } else {
+                    self.forward(&authority, request).await
+                }
             }
         }
     }
 
+    /// Carries a gRPC call to `host:port`; both directions stream, and trailers come through.
+    async fn call(&self, authority: &str, mut request: Request) -> Result<Response, Error> {
+        lead_to(&mut request, authority)?;
+        *request.version_mut() = http::Version::HTTP_2;
+        remove_hop_headers(request.headers_mut());
+        request.headers_mut().remove(header::HOST);
+        request
+            .headers_mut()
+            .insert(header::TE, http::HeaderValue::from_static("trailers"));
+        let response =
+            self.http2.request(request).await.map_err(|error| {
+                Error::new(Code::Unavailable, format!("no answer from {authority}: {error}"))
+            })?;
+        Ok(response.map(Body::new))
+    }
+
     /// Sends a request to `host:port`.
     pub(crate) async fn forward(&self, authority: &str, mut request: Request) -> Result<Response, Error> {
-        let path = request
-            .uri()
-            .path_and_query()
-            .map_or("/", uri::PathAndQuery::as_str)
-            .to_owned();
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(authority)
-            .path_and_query(path)
-            .build();
-        *request.uri_mut() = uri.map_err(Error::internal)?;
+        lead_to(&mut request, authority)?;
         *request.version_mut() = http::Version::HTTP_11;
         let upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         if upgrade.is_none() {
@@ -96,6 +114,29 @@ impl Proxy {
         }
         Ok(response.map(Body::new))
     }
+}
+
+/// Whether this is gRPC itself, which grpc-web is not.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        kind.starts_with(b"application/grpc") && !kind.starts_with(b"application/grpc-web")
+    })
+}
+
+fn lead_to(request: &mut Request, authority: &str) -> Result<(), Error> {
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", uri::PathAndQuery::as_str)
+        .to_owned();
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(authority)
+        .path_and_query(path)
+        .build();
+    *request.uri_mut() = uri.map_err(Error::internal)?;
+    Ok(())
 }
 
 fn is_upgrade(headers: &HeaderMap) -> bool {

@@ -177,7 +177,8 @@ impl Pipelines {
 
 /// Makes the runs of schedules when they are due.
 async fn schedules(api: &Api, scheduler: &Scheduler, cancel: CancellationToken) {
-    const LONGEST: Duration = Duration::from_secs(3600);
+    // a schedule may be made or changed by another process of the service
+    const LONGEST: Duration = Duration::from_secs(5);
     loop {
         let pause = match api.make_due_runs().await {
             Ok(Some(next)) => Duration::try_from(next.duration_since(api.clock.now()))

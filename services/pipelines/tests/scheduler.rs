@@ -220,6 +220,31 @@ async fn a_terminated_run_ends_its_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_follower_is_told_the_leader_does() {
+    let (mut world, _folder) = world(|step| {
+        if step.task == "root/say" {
+            Play::Hang
+        } else {
+            behave(step)
+        }
+    })
+    .await;
+    let leader = world.router.clone();
+    let follower = world.follower();
+    world.router = follower;
+    let id = world.submit(CHAIN, &json!({"rate": 0.25})).await;
+    world.router = leader.clone();
+    world.wait(&id, |_| world.seen.lock().unwrap().len() >= 3).await;
+    assert_eq!(world.seen.lock().unwrap().len(), 3, "every step has one Pod");
+
+    world.router = world.follower();
+    world
+        .call("POST", &format!("/apis/v2beta1/runs/{id}:terminate"), None)
+        .await;
+    assert_eq!(world.finish(&id).await["state"], "CANCELED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_dies_at_any_time_repeats_nothing_and_loses_nothing() {
     let gate = Arc::new(AtomicUsize::new(0));
     let played = gate.clone();

@@ -10,12 +10,15 @@ use crate::auth::rbac;
 use crate::handler::Ctx;
 use crate::objects::delete::{self, Options};
 use crate::objects::text;
+use crate::objects::write::establish;
 use crate::request::{Accept, Form, Query, RequestInfo};
 use crate::server::ApiServer;
-use crate::store::{Expect, Key, Obj};
+use crate::store::{ChangeKind, Expect, Key, Obj, WriteError};
 
 const CRDS: &str = "apiextensions.k8s.io/customresourcedefinitions";
 const SWEEP: Duration = Duration::from_secs(60);
+/// Until a write that the store could not do is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Starts all of them; they end with the server.
 pub(crate) fn start(server: &ApiServer) {
@@ -67,10 +70,16 @@ async fn remove_definitions(server: ApiServer) {
     let (first, mut subscription) = server.inner.store.list_and_watch(&CRDS.into(), None);
     for crd in first {
         remove_if_due(&server, crd.value()).await;
+        establish_later(&server, crd.value());
     }
     loop {
         match subscription.live.recv().await {
-            Ok(change) => remove_if_due(&server, change.obj.value()).await,
+            Ok(change) => {
+                remove_if_due(&server, change.obj.value()).await;
+                if change.kind == ChangeKind::Added {
+                    establish_later(&server, change.obj.value());
+                }
+            }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
                 let (all, again) = server.inner.store.list_and_watch(&CRDS.into(), None);
                 subscription = again;
@@ -81,6 +90,35 @@ async fn remove_definitions(server: ApiServer) {
             Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// Accepts the names of a definition whose creation was cut off before that: by a crash, or because the disk was full.
+fn establish_later(server: &ApiServer, crd: &Value) {
+    let waits = |crd: &Value| crd["status"]["conditions"].is_null();
+    if !waits(crd) {
+        return;
+    }
+    let (server, name) = (server.clone(), text(&crd["metadata"], "name").to_owned());
+    let (tasks, stop) = (server.inner.tasks.clone(), server.inner.stop.clone());
+    let work = async move {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let found = server.inner.store.get(CRDS, "", &name);
+            let Some(crd) = found.filter(|crd| waits(crd.value())) else {
+                return;
+            };
+            match establish(&server, &crd).await {
+                Ok(()) => server.inner.wrote(CRDS),
+                Err(error) => tracing::warn!(%error, name, "the names of a definition are accepted later"),
+            }
+        }
+    };
+    tasks.spawn(async move {
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// Starts the removal of a definition's objects when it is under deletion.
@@ -134,8 +172,8 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
         namespace: String::new(),
         name: name.to_owned(),
     };
-    for _ in 0..16 {
-        let Some(current) = server.inner.store.get_latest(&key) else {
+    loop {
+        let Some(current) = server.inner.store.get_settled(&key).await else {
             return;
         };
         let mut new = current.value().clone();
@@ -152,9 +190,16 @@ async fn remove_objects(server: &ApiServer, crd: &Value) {
                 .put(key.clone(), Expect::Version(current.rv), new)
                 .await
         };
-        if done.is_ok() {
-            server.inner.wrote(CRDS);
-            return;
+        match done {
+            Ok(_) => {
+                server.inner.wrote(CRDS);
+                return;
+            }
+            Err(WriteError::Broken(why)) => {
+                tracing::warn!(name, why, "a deleted definition stays for now");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(_) => {}
         }
     }
 }
@@ -170,16 +215,18 @@ async fn watch_roles(server: ApiServer) {
     ) {
         // Several changes at once are one round.
         while subscription.live.try_recv().is_ok() {}
-        aggregate_cluster_roles(&server).await;
+        while !aggregate_cluster_roles(&server).await {
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 }
 
-/// Writes the rules of aggregated ClusterRoles that are out of date.
-pub(crate) async fn aggregate_cluster_roles(server: &ApiServer) {
+/// Writes the rules of aggregated ClusterRoles that are out of date. False when the store could not write.
+pub(crate) async fn aggregate_cluster_roles(server: &ApiServer) -> bool {
     // Roles aggregate roles that aggregate others (admin, edit, view), so rounds go on until nothing changes.
     for _ in 0..4 {
         let all: Vec<Arc<Obj>> = server.inner.store.list(rbac::CLUSTER_ROLES, None, None).1;
-        let mut changed = false;
+        let (mut changed, mut broken) = (false, false);
         for role in &all {
             let Some(rules) = rbac::aggregated_rules(role.value(), &all) else {
                 continue;
@@ -195,18 +242,19 @@ pub(crate) async fn aggregate_cluster_roles(server: &ApiServer) {
                 namespace: String::new(),
                 name,
             };
-            changed |= server
-                .inner
-                .store
-                .put(key, Expect::Version(role.rv), new)
-                .await
-                .is_ok();
+            match server.inner.store.put(key, Expect::Version(role.rv), new).await {
+                Ok(_) => changed = true,
+                Err(WriteError::Broken(_)) => broken = true,
+                // somebody changed the role, and that starts another round
+                Err(_) => {}
+            }
         }
         if !changed {
-            return;
+            return !broken;
         }
         server.inner.wrote(rbac::CLUSTER_ROLES);
     }
+    true
 }
 
 async fn expire_events(server: ApiServer) {

@@ -31,7 +31,12 @@ impl ApiServer {
             namespace: text(meta, "namespace").to_owned(),
             name: text(meta, "name").to_owned(),
         };
-        if self.inner.store.get_latest(&key).is_some() {
+        if self
+            .inner
+            .store
+            .get(resource, &key.namespace, &key.name)
+            .is_some()
+        {
             return Ok(());
         }
         match self
@@ -88,8 +93,12 @@ impl ApiServer {
         for result in futures::future::join_all(all).await {
             result?;
         }
-        crate::background::aggregate_cluster_roles(self).await;
-        Ok(())
+        if crate::background::aggregate_cluster_roles(self).await {
+            return Ok(());
+        }
+        Err(WriteError::Broken(
+            "roles that are made of others cannot be written".to_owned(),
+        ))
     }
 
     /// Makes the Service `default/kubernetes` with the address at which Pods reach this server over HTTPS.
@@ -122,7 +131,7 @@ impl ApiServer {
                 namespace: "default".into(),
                 name: "kubernetes".into(),
             };
-            match self.inner.store.get_latest(&key) {
+            match self.inner.store.get(resource, "default", "kubernetes") {
                 None => self.put_if_absent(resource, obj).await?,
                 Some(old) => {
                     let mut new = with_identity(obj);

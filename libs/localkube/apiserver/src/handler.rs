@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use k8s_openapi::api::authentication::v1::UserInfo;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use crate::auth::rbac::Attributes;
 use crate::auth::{self, groups, username};
@@ -332,6 +333,7 @@ async fn route(server: ApiServer, request: Request) -> ApiResult<Response> {
     {
         ctx.warn(text.clone());
     }
+    let ctx = Arc::new(ctx);
     let mut response = dispatch(&server, &ctx, request).await?;
     for text in ctx.warnings.lock().iter() {
         let quoted = text
@@ -419,22 +421,39 @@ fn make_ctx(
     })
 }
 
-async fn dispatch(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<Response> {
+async fn dispatch(server: &ApiServer, ctx: &Arc<Ctx>, request: Request) -> ApiResult<Response> {
     match ctx.info.subresource.as_str() {
-        "" => {}
         "log" | "exec" | "attach" | "portforward" if ctx.res.is("", "pods") => {
             return crate::proxy::pods(server, ctx, request).await;
         }
         "proxy" if ctx.res.group.is_empty() => return crate::proxy::http(server, ctx, request).await,
-        _ => return crate::subresources::serve(server, ctx, request).await,
+        _ => {}
     }
     match ctx.info.verb.as_str() {
+        "create" | "update" | "patch" | "delete" | "deletecollection" => {
+            // A write that has begun is done to its end, also when nobody waits for the answer any more.
+            let (server, ctx) = (server.clone(), ctx.clone());
+            let write = async move { write(&server, &ctx, request).await };
+            tokio::spawn(write.in_current_span())
+                .await
+                .unwrap_or_else(|error| Err(ApiError::internal(error)))
+        }
+        _ if !ctx.info.subresource.is_empty() => crate::subresources::serve(server, ctx, request).await,
         "watch" => crate::objects::watch::watch(server, ctx),
         "list" => crate::objects::read::list(server, ctx),
         "get" => {
             let value = crate::objects::read::get(server, ctx, &ctx.info.name)?;
             Ok(answer(ctx, StatusCode::OK, value))
         }
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+async fn write(server: &ApiServer, ctx: &Ctx, request: Request) -> ApiResult<Response> {
+    if !ctx.info.subresource.is_empty() {
+        return crate::subresources::serve(server, ctx, request).await;
+    }
+    match ctx.info.verb.as_str() {
         "create" => {
             if !ctx.info.name.is_empty() {
                 return Err(ApiError::method_not_allowed().with_empty_details());

@@ -1,4 +1,4 @@
-//! Addresses for Pods: a block of 127/8 that no other Ferroflow on this machine uses, and a lease per Pod.
+//! Addresses for Pods: a block of 127/8 that no other Ferroflow on this machine uses, or the Pod CIDR of a Node, and a lease per Pod.
 //!
 //! A block is claimed by a file in a folder that all users share. A claim names the owner's state file and the boot, and stays while
 //! that file exists, whether the owner runs or not: its Pods outlive it.
@@ -14,6 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::cidr::PodCidr;
+
 /// Blocks of 4096 addresses from 127.16.0.0 to 127.95.255.255.
 const BLOCKS: u32 = 80 * 16;
 const FIRST: u32 = u32::from_be_bytes([127, 16, 0, 0]);
@@ -28,6 +30,8 @@ pub struct AddressPool {
 #[derive(Debug)]
 struct Inner {
     file: PathBuf,
+    /// First address and number of addresses.
+    range: (u32, u32),
     state: Mutex<State>,
 }
 
@@ -47,6 +51,31 @@ struct Claim {
 }
 
 impl AddressPool {
+    /// Opens the pool of a Node that was given a range of its own. Leases outlive this process as long as the machine runs.
+    pub fn open_range(state_dir: &Path, range: PodCidr) -> io::Result<Self> {
+        Self::open_range_with(state_dir, range, &boot_id())
+    }
+
+    fn open_range_with(state_dir: &Path, range: PodCidr, boot: &str) -> io::Result<Self> {
+        std::fs::create_dir_all(state_dir)?;
+        let file = state_dir.canonicalize()?.join("addresses.json");
+        let known: Option<State> = std::fs::read(&file)
+            .ok()
+            .and_then(|b| serde_json::from_slice(&b).ok());
+        let mut state = known.filter(|s| s.boot == boot).unwrap_or_default();
+        boot.clone_into(&mut state.boot);
+        state.leases.retain(|_, ip| range.contains(*ip));
+        let inner = Inner {
+            file,
+            range: (range.first(), range.size()),
+            state: Mutex::new(state.clone()),
+        };
+        inner.save(&state)?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
     /// Opens the pool whose leases are in `state_dir`; claims a block if this boot has none yet.
     pub fn open(state_dir: &Path) -> io::Result<Self> {
         Self::open_with(state_dir, Path::new("/tmp/ferroflow-net"), &boot_id())
@@ -69,6 +98,7 @@ impl AddressPool {
             let inner = |state: State| {
                 let inner = Inner {
                     file: file.clone(),
+                    range: (FIRST + state.block * BLOCK_SIZE, BLOCK_SIZE),
                     state: Mutex::new(state.clone()),
                 };
                 inner.save(&state)?;
@@ -111,12 +141,14 @@ impl AddressPool {
             return Ok(*ip);
         }
         let used: HashSet<Ipv4Addr> = state.leases.values().copied().collect();
-        let base = FIRST + state.block * BLOCK_SIZE;
-        for _ in 0..BLOCK_SIZE {
+        let (base, size) = self.inner.range;
+        for _ in 0..size {
             // in turn, so that an address rests before it is used again
-            let ip = Ipv4Addr::from(base + state.next);
-            state.next = (state.next + 1) % BLOCK_SIZE;
-            if !matches!(ip.octets()[3], 0 | 255) && !used.contains(&ip) {
+            let ip = Ipv4Addr::from(base + state.next % size);
+            state.next = (state.next + 1) % size;
+            // the first address of a Node's range is the Node's own
+            let of_node = !ip.is_loopback() && u32::from(ip) == base + 1;
+            if !of_node && !matches!(ip.octets()[3], 0 | 255) && !used.contains(&ip) {
                 let mut changed = state.clone();
                 changed.leases.insert(pod_uid.to_owned(), ip);
                 self.inner.save(&changed)?;
@@ -259,6 +291,32 @@ mod tests {
         assert_eq!(open("a", "boot").lease("pod-7").unwrap(), ip);
         assert_eq!(open("a", "boot").leases().len(), 300);
         assert!(open("a", "boot2").leases().is_empty());
+    }
+
+    #[test]
+    fn a_node_hands_out_its_own_range() {
+        let dir = tempfile::tempdir().unwrap();
+        let range: PodCidr = "10.244.7.0/29".parse().unwrap();
+        let pool = AddressPool::open_range_with(dir.path(), range, "b").unwrap();
+        let given: Vec<Ipv4Addr> = (0..6)
+            .map(|pod| pool.lease(&format!("p{pod}")).unwrap())
+            .collect();
+        assert_eq!(
+            given[0],
+            Ipv4Addr::new(10, 244, 7, 2),
+            "the first is the node's own"
+        );
+        assert!(given.iter().all(|ip| range.contains(*ip)));
+        assert!(pool.lease("one too many").is_err());
+        let again = AddressPool::open_range_with(dir.path(), range, "b").unwrap();
+        assert_eq!(again.leases().len(), 6);
+        let other = "10.244.8.0/24".parse().unwrap();
+        assert!(
+            AddressPool::open_range_with(dir.path(), other, "b")
+                .unwrap()
+                .leases()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! to a [`Supervisor`] in the Pod's shim: a bind of the wildcard or of localhost becomes a bind of the Pod's address, a connect to a
 //! Service's address goes straight to one of its endpoints, and what leaves the machine is left alone.
 //!
+//! On a Node of a real cluster, whose API server refuses loopback endpoints, Pods have addresses of the Node's [`PodCidr`] instead, which
+//! must be local to the machine (`ip route add local CIDR dev lo`).
+//!
 //! How a shim uses it:
 //! 1. a thread that does nothing else calls [`install_filter`] and starts every process of the Pod (a filter is inherited by
 //!    the children of the *thread* that installed it; the shim's other threads stay unfiltered),
@@ -16,6 +19,7 @@
 //! Where a filter must be installed in a forked child instead, [`send_listener`] and [`receive_listener`] carry the listener to the shim.
 
 mod address;
+mod cidr;
 mod names;
 mod resolver;
 mod rewrite;
@@ -34,6 +38,7 @@ mod sys;
 mod unsupported;
 
 pub use address::AddressPool;
+pub use cidr::PodCidr;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub use filter::{install_filter, receive_listener, send_listener, supported};
 pub use names::write_hosts;

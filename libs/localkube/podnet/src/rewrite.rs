@@ -8,10 +8,10 @@ pub fn is_service(ip: Ipv4Addr) -> bool {
     a == 127 && b & 0xF0 == 96
 }
 
-/// What a Pod calls localhost: `127.0.0.0/16` (other addresses of 127/8 are other Pods').
-fn is_localhost(ip: Ipv4Addr) -> bool {
+/// What the Pod with address `pod` calls localhost: `127.0.0.0/16` where other addresses of 127/8 are other Pods', else all of 127/8.
+fn is_localhost(ip: Ipv4Addr, pod: Ipv4Addr) -> bool {
     let [a, b, ..] = ip.octets();
-    a == 127 && b == 0
+    a == 127 && (b == 0 || !pod.is_loopback())
 }
 
 /// The IPv4 address that an address stands for inside a Pod; `None` for true IPv6.
@@ -45,10 +45,10 @@ pub enum Bind {
 /// Decides about a `bind` to `asked` in the Pod with address `pod`.
 pub fn bind(asked: SocketAddr, pod: Ipv4Addr) -> Bind {
     match as_v4(asked.ip()) {
-        Some(ip) if ip.is_unspecified() || is_localhost(ip) => {
+        Some(ip) if ip.is_unspecified() || is_localhost(ip, pod) => {
             Bind::At(in_family_of(asked, SocketAddrV4::new(pod, asked.port())))
         }
-        Some(ip) if ip.is_loopback() && ip != pod => Bind::NotOurs,
+        Some(ip) if ip != pod && (ip.is_loopback() || !pod.is_loopback()) => Bind::NotOurs,
         _ => Bind::Leave,
     }
 }
@@ -61,11 +61,14 @@ pub enum Connect {
     Pod(SocketAddrV4),
     /// One of the endpoints of this Service.
     Service(SocketAddrV4),
+    /// One of the endpoints of the Service that has this address, if one has; else, if it is an address of this machine, there as the
+    /// Pod; else it is left alone.
+    Outside(SocketAddrV4),
 }
 
 /// Whether an address may be a name server of the machine on its loopback (systemd-resolved's `127.0.0.53`, dnsmasq).
 pub fn may_be_name_server(asked: SocketAddr) -> bool {
-    asked.port() == 53 && as_v4(asked.ip()).is_some_and(is_localhost)
+    asked.port() == 53 && as_v4(asked.ip()).is_some_and(|ip| is_localhost(ip, Ipv4Addr::LOCALHOST))
 }
 
 /// Whether `resolv.conf` names this address as a name server.
@@ -81,11 +84,12 @@ pub fn is_name_server(asked: SocketAddr, resolv_conf: &str) -> bool {
 /// Decides about a `connect` to `asked` in the Pod with address `pod`.
 pub fn connect(asked: SocketAddr, pod: Ipv4Addr) -> Connect {
     match as_v4(asked.ip()) {
-        Some(ip) if ip.is_unspecified() || is_localhost(ip) => {
+        Some(ip) if ip.is_unspecified() || is_localhost(ip, pod) => {
             Connect::Pod(SocketAddrV4::new(pod, asked.port()))
         }
         Some(ip) if is_service(ip) => Connect::Service(SocketAddrV4::new(ip, asked.port())),
         Some(ip) if ip.is_loopback() => Connect::Pod(SocketAddrV4::new(ip, asked.port())),
+        Some(ip) if !pod.is_loopback() => Connect::Outside(SocketAddrV4::new(ip, asked.port())),
         _ => Connect::Leave,
     }
 }
@@ -139,6 +143,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_of_a_cluster_has_no_other_address() {
+        let pod = Ipv4Addr::new(10, 244, 7, 9);
+        let v4 = |t: &str| t.parse::<SocketAddrV4>().unwrap();
+        for (asked, expected) in [
+            ("0.0.0.0:80", Bind::At(at("10.244.7.9:80"))),
+            ("127.20.1.7:80", Bind::At(at("10.244.7.9:80"))),
+            ("10.244.7.9:80", Bind::Leave),
+            ("10.244.7.10:80", Bind::NotOurs),
+            ("192.168.1.2:80", Bind::NotOurs),
+            ("[fe80::1]:80", Bind::Leave),
+        ] {
+            assert_eq!(bind(at(asked), pod), expected, "{asked}");
+        }
+        for (asked, expected) in [
+            ("127.0.0.1:80", Connect::Pod(v4("10.244.7.9:80"))),
+            ("127.20.9.9:80", Connect::Pod(v4("10.244.7.9:80"))),
+            ("127.96.0.1:443", Connect::Pod(v4("10.244.7.9:443"))),
+            ("10.96.0.1:443", Connect::Outside(v4("10.96.0.1:443"))),
+            ("[::ffff:10.244.7.10]:80", Connect::Outside(v4("10.244.7.10:80"))),
+            ("[2001:db8::1]:443", Connect::Leave),
+        ] {
+            assert_eq!(connect(at(asked), pod), expected, "{asked}");
+        }
+    }
+
+    #[test]
     fn the_machines_name_servers_are_known() {
         let conf = "# nameserver 127.0.0.9\nsearch x\nnameserver 127.0.0.53\n nameserver 8.8.8.8\n";
         assert!(may_be_name_server(at("127.0.0.53:53")) && is_name_server(at("127.0.0.53:53"), conf));
@@ -153,7 +183,7 @@ mod tests {
             let ip = Ipv4Addr::from((ip & 0x00FF_FFFF) | 0x7F00_0000);
             let asked = if v6 { SocketAddr::new(ip.to_ipv6_mapped().into(), port) } else { SocketAddr::new(ip.into(), port) };
             if let Connect::Pod(to) = connect(asked, POD) {
-                prop_assert!(to.ip().is_loopback() && !is_localhost(*to.ip()) && !is_service(*to.ip()));
+                prop_assert!(to.ip().is_loopback() && !is_localhost(*to.ip(), POD) && !is_service(*to.ip()));
                 prop_assert_eq!(to.port(), port);
             }
             if let Bind::At(to) = bind(asked, POD) {

@@ -163,11 +163,15 @@ impl Supervisor {
                 Connect::Leave => Step::Answer(Answer::Continue),
                 Connect::Pod(to) => self.with_socket(call, fd, |socket| self.connect(socket, asked, to)),
                 Connect::Service(service) => {
-                    self.with_socket(call, fd, |socket| match self.endpoint(&socket, service) {
-                        Some(SocketAddr::V4(to)) => self.connect(socket, asked, to),
-                        _ => Step::Answer(Answer::Error(libc::ECONNREFUSED)),
-                    })
+                    self.with_socket(call, fd, |socket| self.connect_service(socket, asked, service))
                 }
+                Connect::Outside(to) if self.table.is_service(*to.ip()) => {
+                    self.with_socket(call, fd, |socket| self.connect_service(socket, asked, to))
+                }
+                Connect::Outside(to) if is_of_this_machine(*to.ip()) => {
+                    self.with_socket(call, fd, |socket| self.connect(socket, asked, to))
+                }
+                Connect::Outside(_) => Step::Answer(Answer::Continue),
             }
         }
     }
@@ -197,6 +201,13 @@ impl Supervisor {
         self.table.choose(&ServiceKey { protocol, address })
     }
 
+    fn connect_service(&self, socket: OwnedFd, asked: SocketAddr, service: SocketAddrV4) -> Step {
+        match self.endpoint(&socket, service) {
+            Some(SocketAddr::V4(to)) => self.connect(socket, asked, to),
+            _ => Step::Answer(Answer::Error(libc::ECONNREFUSED)),
+        }
+    }
+
     fn connect(&self, socket: OwnedFd, asked: SocketAddr, to: SocketAddrV4) -> Step {
         let target = rewrite::in_family_of(asked, to);
         if asked.is_ipv6() {
@@ -206,7 +217,12 @@ impl Supervisor {
         if !is_stream(socket.as_fd()) {
             return Step::Answer(answer_of(sys::connect(socket.as_fd(), target)));
         }
-        if to.ip().is_loopback() {
+        let here = if self.pod.is_loopback() {
+            to.ip().is_loopback()
+        } else {
+            is_of_this_machine(*to.ip())
+        };
+        if here {
             self.be_the_pod(socket.as_fd(), asked);
         }
         if sys::is_nonblocking(socket.as_fd()) {
@@ -235,6 +251,13 @@ enum Step {
     Answer(Answer),
     /// A blocking connect.
     MayWait(OwnedFd, SocketAddr),
+}
+
+/// Whether the machine itself has this address: then it is also what a connection to it would come from.
+fn is_of_this_machine(ip: Ipv4Addr) -> bool {
+    let source = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((ip, 9)).and_then(|()| socket.local_addr()));
+    source.is_ok_and(|source| source.ip() == ip)
 }
 
 pub(crate) fn answer_of(outcome: io::Result<()>) -> Answer {

@@ -1,14 +1,14 @@
 //! The file that tells supervisors where Services lead: written by the agent, read again by each Pod when it has changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Transport of a Service's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,6 +112,7 @@ type Stamp = (u64, i64, i64, u64);
 #[derive(Debug, Default)]
 struct LastRead {
     stamp: Option<Stamp>,
+    services: HashSet<Ipv4Addr>,
     entries: HashMap<ServiceKey, Vec<SocketAddr>>,
 }
 
@@ -136,6 +137,18 @@ impl TableReader {
 
     /// One ready endpoint, in turn; `None` when there is none.
     pub fn choose(&self, key: &ServiceKey) -> Option<SocketAddr> {
+        let read = self.read();
+        let endpoints = read.entries.get(key).filter(|e| !e.is_empty())?;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        endpoints.get(turn % endpoints.len()).copied()
+    }
+
+    /// Whether a Service has this address, on whatever port.
+    pub fn is_service(&self, ip: Ipv4Addr) -> bool {
+        self.read().services.contains(&ip)
+    }
+
+    fn read(&self) -> MutexGuard<'_, LastRead> {
         let stamp = std::fs::metadata(&self.path)
             .ok()
             .map(|m| (m.ino(), m.mtime(), m.mtime_nsec(), m.len()));
@@ -148,13 +161,12 @@ impl TableReader {
             {
                 *read = LastRead {
                     stamp,
+                    services: table.entries.keys().map(|key| *key.address.ip()).collect(),
                     entries: table.entries.into_iter().collect(),
                 };
             }
         }
-        let endpoints = read.entries.get(key).filter(|e| !e.is_empty())?;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        endpoints.get(turn % endpoints.len()).copied()
+        read
     }
 }
 
@@ -200,6 +212,7 @@ mod tests {
         table.publish(&path).unwrap();
         let seen: std::collections::HashSet<_> = (0..4).map(|_| reader.choose(&k).unwrap()).collect();
         assert_eq!(seen.len(), 2);
+        assert!(reader.is_service(*k.address.ip()) && !reader.is_service(Ipv4Addr::new(127, 96, 0, 8)));
         table.insert(k, vec![]);
         table.publish(&path).unwrap();
         assert_eq!(reader.choose(&k), None);

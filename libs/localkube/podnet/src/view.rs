@@ -1,5 +1,6 @@
 //! Services, EndpointSlices and Pods of the cluster, turned into what the network needs. Pure.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
@@ -43,9 +44,14 @@ pub(crate) struct PodView {
 
 impl ClusterView {
     /// Reads the objects; endpoints come from EndpointSlices alone, as in kube-proxy.
-    pub fn new(services: &[Service], slices: &[EndpointSlice], pods: &[Pod]) -> Self {
+    pub fn new<S, E, P>(services: &[S], slices: &[E], pods: &[P]) -> Self
+    where
+        S: Borrow<Service>,
+        E: Borrow<EndpointSlice>,
+        P: Borrow<Pod>,
+    {
         let mut by_service: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in slices {
+        for slice in slices.iter().map(Borrow::borrow) {
             let name = slice
                 .metadata
                 .labels
@@ -59,7 +65,7 @@ impl ClusterView {
             }
         }
         let mut view = Self::default();
-        for service in services {
+        for service in services.iter().map(Borrow::borrow) {
             let (Some(name), Some(namespace), Some(spec)) =
                 (&service.metadata.name, &service.metadata.namespace, &service.spec)
             else {
@@ -98,7 +104,7 @@ impl ClusterView {
                 },
             );
         }
-        for pod in pods {
+        for pod in pods.iter().map(Borrow::borrow) {
             let ip = pod
                 .status
                 .as_ref()

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::BUILTIN_NAMES;
 use crate::cache::{self, Cache};
+use crate::entry;
 
 /// The version our `pip` answers with.
 pub const PIP_VERSION: &str = "99.0";
@@ -23,7 +24,7 @@ pub fn links(cache: &Cache, executable: &Path) -> io::Result<PathBuf> {
 /// A folder with `pip` and `ensurepip` as Python modules and as executables.
 pub fn stubs(cache: &Cache, executable: &Path) -> io::Result<PathBuf> {
     let dir = cache.root().join("stubs").join(key(executable));
-    if dir.join("bin/uv").is_symlink() {
+    if dir.join("bin").join(entry::NAME).is_symlink() {
         return Ok(dir);
     }
     std::fs::create_dir_all(dir.join("bin"))?;
@@ -57,6 +58,7 @@ pub fn stubs(cache: &Cache, executable: &Path) -> io::Result<PathBuf> {
     }
     cache::replace_symlink(executable, &pip)?;
     cache::replace_symlink(executable, &dir.join("bin/uv"))?;
+    cache::replace_symlink(executable, &dir.join("bin").join(entry::NAME))?;
     Ok(dir)
 }
 

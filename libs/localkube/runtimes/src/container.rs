@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cache;
+use crate::entry;
 use crate::environments::{Environment, write_skeleton};
 use crate::interpreters::Interpreter;
 use crate::packages::Indexes;
@@ -127,6 +128,14 @@ impl ContainerPython {
             let path = self.root.join("bin").join(name);
             std::fs::write(&path, script)?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let python = &self.state.python;
+        let stub = self.state.stubs.join("bin").join(entry::NAME);
+        let interpreter = self
+            .root
+            .join(format!("bin/python{}.{}", python.major, python.minor));
+        for name in ["python", "python3"] {
+            entry::write(&self.root.join("bin").join(name), &stub, &interpreter)?;
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod catalog;
 mod change;
 mod command_line;
 mod container;
+mod entry;
 mod environments;
 mod interpreters;
 mod packages;
@@ -29,8 +30,8 @@ use std::path::PathBuf;
 
 /// Names of the executables that are Ferroflow itself, dispatched on `argv[0]`'s file name.
 ///
-/// `pip` and `uv` are what containers find on their `PATH`; see [`pip_main`].
-pub const BUILTIN_NAMES: &[&str] = &["launcher", "modelserver", "shim", "pip", "uv"];
+/// `pip`, `uv` and `python-entry` are what containers find on their `PATH`; see [`pip_main`].
+pub const BUILTIN_NAMES: &[&str] = &["launcher", "modelserver", "shim", "pip", "uv", entry::NAME];
 
 /// Where things are.
 #[derive(Clone, Debug)]

@@ -8,14 +8,15 @@ use crate::builtin::PIP_VERSION;
 use crate::cache::Cache;
 use crate::command_line::{Failure, IGNORED, Parsed, failure, parse};
 use crate::container::ContainerPython;
+use crate::entry;
 use crate::environments::{Environment, Environments};
 use crate::packages::Indexes;
 
 /// Runs `pip` or `uv` for the container whose virtual environment is named by `--ferroflow-venv DIR` or `VIRTUAL_ENV`.
 ///
-/// The executable's name (`argv[0]`) says which of the two is meant. Exit codes are pip's: 0, 1 for a failure, 2 for wrong usage.
+/// The executable's name (`argv[0]`) says which of the two is meant; by the name of [`entry`] it is the container's `python3`. Exit codes are pip's: 0, 1 for a failure, 2 for wrong usage.
 pub fn pip_main() -> ! {
-    let mut arguments = std::env::args();
+    let mut arguments = entry::arguments();
     let name = arguments.next().unwrap_or_default();
     let is_uv = Path::new(&name).file_name().is_some_and(|n| n == "uv");
     let mut arguments: Vec<String> = arguments.collect();

@@ -1,6 +1,8 @@
 //! What an installation consists of in the Kubernetes API: namespaces, definitions, roles, accounts, webhooks, and the
 //! first user's profile. On a cluster the chart applies the same manifests.
 
+use std::collections::HashSet;
+
 use anyhow::Context as _;
 use ferroflow_kernel::{DEFAULT_NAMESPACE, PLATFORM_NAMESPACE};
 use kube::Client;
@@ -10,20 +12,24 @@ use serde_json::{Value, json};
 
 use super::names::SERVICES;
 
-/// Applies everything that is missing or different.
+/// Everything but the webhook configurations, in the order in which it can be made.
+pub(crate) fn manifests() -> anyhow::Result<Vec<Value>> {
+    let mut all =
+        vec![json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLATFORM_NAMESPACE}})];
+    all.extend(ferroflow_api::manifests::crds()?);
+    all.extend(SERVICES.iter().map(|service| account(service)));
+    all.extend(ferroflow_api::manifests::rbac()?);
+    all.extend(SERVICES.iter().map(|service| binding(service)));
+    let mut seen = HashSet::new();
+    // some files of a service name its account and binding themselves
+    all.retain(|manifest| seen.insert((manifest["kind"].to_string(), manifest["metadata"].to_string())));
+    Ok(all)
+}
+
+/// Applies everything that is missing or different, and the first user's profile.
 pub(crate) async fn apply(client: &Client, owner: &str) -> anyhow::Result<()> {
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PLATFORM_NAMESPACE}});
-    ensure(client, &namespace).await?;
-    for manifest in ferroflow_api::manifests::crds()? {
+    for manifest in manifests()? {
         ensure(client, &manifest).await?;
-    }
-    for manifest in ferroflow_api::manifests::rbac()? {
-        ensure(client, &manifest).await?;
-    }
-    for service in SERVICES {
-        ensure(client, &account(service)).await?;
-        ensure(client, &binding(service)).await?;
     }
     let profile = json!({
         "apiVersion": "kubeflow.org/v1", "kind": "Profile", "metadata": {"name": DEFAULT_NAMESPACE},

@@ -8,34 +8,90 @@ use serde_json::{Value, json};
 
 use super::bootstrap::ensure;
 
-/// One Service whose ports lead to listeners outside the cluster network.
-#[derive(Debug, Clone)]
-pub(crate) struct Front {
-    pub namespace: &'static str,
-    pub name: &'static str,
-    /// Name and number of each port, and the listener behind it.
-    pub ports: Vec<(&'static str, u16, SocketAddr)>,
-}
+/// A Service of the platform: its name, the service behind it, and the name and number of each port.
+type Known = (&'static str, &'static str, &'static [(&'static str, u16)]);
 
 /// The platform's own Services.
+const SERVICES: &[Known] = &[
+    ("ml-pipeline", "gateway", &[("http", 8888), ("grpc", 8887)]),
+    ("ml-pipeline-ui", "gateway", &[("http", 80)]),
+    ("metadata-grpc-service", "gateway", &[("grpc-api", 8080)]),
+    ("katib-db-manager", "gateway", &[("api", 6789)]),
+    ("ferroflow", "gateway", &[("http", 80)]),
+    ("artifacts", "artifacts", &[("http", 80)]),
+    ("minio-service", "artifacts", &[("http", 9000)]),
+];
+
+/// One Service whose ports lead to a listener outside the cluster network.
+#[derive(Debug, Clone)]
+pub(crate) struct Front {
+    name: &'static str,
+    ports: &'static [(&'static str, u16)],
+    to: SocketAddr,
+}
+
+/// The platform's own Services, led to the gateway and, for S3 at `/`, to a listener of its own.
 pub(crate) fn fronts(gateway: SocketAddr, s3: SocketAddr) -> Vec<Front> {
-    let front = |name, ports| Front {
-        namespace: PLATFORM_NAMESPACE,
+    let front = |(name, _, ports): &Known| Front {
         name,
         ports,
+        to: if *name == "minio-service" { s3 } else { gateway },
     };
-    vec![
-        front(
-            "ml-pipeline",
-            vec![("http", 8888, gateway), ("grpc", 8887, gateway)],
-        ),
-        front("ml-pipeline-ui", vec![("http", 80, gateway)]),
-        front("metadata-grpc-service", vec![("grpc-api", 8080, gateway)]),
-        front("katib-db-manager", vec![("api", 6789, gateway)]),
-        front("artifacts", vec![("http", 80, gateway)]),
-        front("minio-service", vec![("http", 9000, s3)]),
-        front("ferroflow", vec![("http", 80, gateway)]),
-    ]
+    SERVICES.iter().map(front).collect()
+}
+
+/// The Services of a cluster, each with the Pods of one of our services behind it: what SDKs call, and how services call each other.
+pub(crate) fn cluster_services() -> Vec<Value> {
+    let mut all: Vec<Value> = SERVICES
+        .iter()
+        .filter(|(name, ..)| *name != "artifacts")
+        .map(|(name, behind, ports)| selecting(name, behind, ports, ""))
+        .collect();
+    for (service, webhooks) in [
+        ("gateway", false),
+        ("pipelines", false),
+        ("metadata", false),
+        ("artifacts", false),
+        ("tuning", true),
+        ("training", true),
+        ("serving", true),
+        ("notebooks", false),
+        ("profiles", false),
+    ] {
+        // launchers and S3 clients call the artifacts service at port 80
+        let mut ports = vec![("http", 8080)];
+        if service == "artifacts" {
+            ports.push(("http-artifacts", 80));
+        }
+        all.push(selecting(
+            service,
+            service,
+            &ports,
+            if webhooks { "webhooks" } else { "" },
+        ));
+    }
+    all
+}
+
+fn selecting(name: &str, behind: &str, ports: &[(&str, u16)], webhooks: &str) -> Value {
+    let mut list: Vec<Value> = ports
+        .iter()
+        .map(|(name, port)| json!({"name": name, "port": port, "targetPort": "http", "protocol": "TCP"}))
+        .collect();
+    if !webhooks.is_empty() {
+        list.push(json!({"name": webhooks, "port": 443, "targetPort": webhooks, "protocol": "TCP"}));
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": name, "namespace": PLATFORM_NAMESPACE,
+            "labels": {"app.kubernetes.io/part-of": "ferroflow", "app.kubernetes.io/component": behind},
+        },
+        "spec": {
+            "selector": {"app.kubernetes.io/part-of": "ferroflow", "app.kubernetes.io/component": behind},
+            "ports": list,
+        },
+    })
 }
 
 /// Makes the Services and points them at this process's listeners.
@@ -51,11 +107,11 @@ fn service(front: &Front) -> Value {
     let ports: Vec<Value> = front
         .ports
         .iter()
-        .map(|(name, port, _)| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"}))
+        .map(|(name, port)| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"}))
         .collect();
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": front.name, "namespace": front.namespace},
+        "metadata": {"name": front.name, "namespace": PLATFORM_NAMESPACE},
         "spec": {"ports": ports},
     })
 }
@@ -64,21 +120,17 @@ fn slice(front: &Front) -> Value {
     let ports: Vec<Value> = front
         .ports
         .iter()
-        .map(|(name, _, to)| json!({"name": name, "port": to.port(), "protocol": "TCP"}))
+        .map(|(name, _)| json!({"name": name, "port": front.to.port(), "protocol": "TCP"}))
         .collect();
-    let address = front
-        .ports
-        .first()
-        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(_, _, to)| to.ip());
-    let address = if address.is_unspecified() {
+    let address = if front.to.ip().is_unspecified() {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
     } else {
-        address
+        front.to.ip()
     };
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
-            "name": format!("{}-ferroflow", front.name), "namespace": front.namespace,
+            "name": format!("{}-ferroflow", front.name), "namespace": PLATFORM_NAMESPACE,
             "labels": {"kubernetes.io/service-name": front.name, "endpointslice.kubernetes.io/managed-by": "ferroflow"},
         },
         "addressType": "IPv4",

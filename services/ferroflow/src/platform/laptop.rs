@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use ferroflow_auth::{CallerKey, Principal, SubjectAccessAuthorizer, VerifyLayer};
+use ferroflow_auth::{CallerKey, Principal, SubjectAccessAuthorizer};
 use ferroflow_bus::{EventBus, MemoryBus, NatsBus};
 use ferroflow_db::DbOptions;
 use ferroflow_gateway::{AuthMode, Authenticator, Gateway, GatewayDeps, HostRules, RouteTable, Upstream};
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::addresses::ClusterAddresses;
-use super::names::{SERVICES, admin_user, os_user, service_user};
+use super::names::{SERVICES, admin_user, host_name, os_user, service_user};
 use super::services::{self, Adapters, Part};
 use super::{bootstrap, endpoints, routes};
 use crate::data_dir::DataDir;
@@ -93,8 +93,8 @@ impl Adapters for LaptopAdapters {
         format!("file://{}", self.data.path("artifacts").display())
     }
 
-    fn public_port(&self) -> Option<u16> {
-        Some(self.gateway.port()).filter(|port| *port != 80)
+    fn models(&self) -> (String, u16) {
+        ("localhost".to_owned(), self.gateway.port())
     }
 }
 
@@ -218,18 +218,9 @@ fn kube_config(settings: &Settings, data: &DataDir) -> anyhow::Result<LocalKubeC
         data_dir: data.folder("kube")?,
         cache_dir: settings.cache_dir.clone(),
         executable,
-        node_name: nix::unistd::gethostname().map_or_else(|_| "laptop".to_owned(), node_name),
+        node_name: host_name("laptop"),
         shared_paths: Vec::new(),
     })
-}
-
-fn node_name(host: std::ffi::OsString) -> String {
-    let name = host.to_string_lossy().to_ascii_lowercase();
-    if ferroflow_kernel::is_dns_subdomain(&name) {
-        name
-    } else {
-        "laptop".to_owned()
-    }
 }
 
 async fn bus(settings: &Settings) -> anyhow::Result<Arc<dyn EventBus>> {
@@ -262,10 +253,9 @@ fn mount(part: &Part, adapters: &LaptopAdapters, kube: &LocalKube, table: &mut R
     if let Some(late) = adapters.routes.get(part.name) {
         late.bind(part.grpc.clone());
     }
-    let grpc = Upstream::InProcess(part.grpc.clone().prepare().into_axum_router());
+    let grpc = Upstream::InProcess(part.grpc());
     table.grpc.extend(routes::grpc(part.grpc_services, &grpc));
-    if let Some(rest) = &part.rest {
-        let rest = rest.clone().layer(VerifyLayer::optional(adapters.key.clone()));
+    if let Some(rest) = part.rest(&adapters.key) {
         table
             .paths
             .extend(routes::of(part.name, &Upstream::InProcess(rest)));

@@ -2,11 +2,18 @@
 
 mod addresses;
 mod bootstrap;
+mod cluster;
 mod endpoints;
+mod gateway;
 mod laptop;
+pub(crate) mod manifests;
 mod names;
+pub(crate) mod node;
+mod one_port;
 mod routes;
 pub(crate) mod serve;
 mod services;
+mod webhook_port;
 
 pub(crate) use laptop::Laptop;
+pub(crate) use names::SERVICES;

@@ -41,3 +41,16 @@ pub(crate) fn os_user() -> String {
     let found = nix::unistd::User::from_uid(uid).ok().flatten();
     found.map_or_else(|| format!("uid-{uid}"), |user| user.name)
 }
+
+/// The name of this machine as a Node has it, or `otherwise` where it is none.
+pub(crate) fn host_name(otherwise: &str) -> String {
+    let name = nix::unistd::gethostname().map_or_else(
+        |_| String::new(),
+        |host| host.to_string_lossy().to_ascii_lowercase(),
+    );
+    if ferroflow_kernel::is_dns_subdomain(&name) {
+        name
+    } else {
+        otherwise.to_owned()
+    }
+}

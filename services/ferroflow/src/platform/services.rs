@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
-use ferroflow_auth::{Authorizer, CallerKey, SubjectAccessAuthorizer};
+use ferroflow_auth::{Authorizer, CallerKey, SubjectAccessAuthorizer, VerifyLayer};
 use ferroflow_bus::EventBus;
 use ferroflow_db::{Db, DbOptions};
 use ferroflow_kernel::Clock;
@@ -34,8 +34,8 @@ pub(crate) trait Adapters: Send + Sync {
     fn metrics(&self) -> Metrics;
     /// URL of the folder or bucket that holds artifacts.
     fn artifacts(&self) -> String;
-    /// Port under which models are reached from outside, where it is not 80.
-    fn public_port(&self) -> Option<u16>;
+    /// Under which domain and port models are reached from outside.
+    fn models(&self) -> (String, u16);
 }
 
 /// A service that is built and does not run yet.
@@ -45,7 +45,22 @@ pub(crate) struct Part {
     pub grpc: Routes,
     pub grpc_services: &'static [&'static str],
     pub webhooks: Option<Router>,
+    /// Whether `run` may go on in one process of the installation only.
+    pub singleton: bool,
     pub run: BoxFuture<'static, anyhow::Result<()>>,
+}
+
+impl Part {
+    /// Its REST routes, for callers that carry a caller token or credentials of their own.
+    pub(crate) fn rest(&self, key: &CallerKey) -> Option<Router> {
+        let rest = self.rest.clone()?;
+        Some(rest.layer(VerifyLayer::optional(key.clone())))
+    }
+
+    /// Its gRPC routes.
+    pub(crate) fn grpc(&self) -> Router {
+        self.grpc.clone().prepare().into_axum_router()
+    }
 }
 
 async fn open_db(adapters: &dyn Adapters, service: &str, migrations: &[&str]) -> anyhow::Result<Db> {
@@ -71,6 +86,7 @@ pub(crate) fn profiles(adapters: &dyn Adapters, cancel: &CancellationToken) -> P
         grpc: service.grpc(),
         grpc_services: ferroflow_profiles::Profiles::GRPC_SERVICES,
         webhooks: None,
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     }
 }
@@ -88,6 +104,7 @@ pub(crate) fn notebooks(adapters: &dyn Adapters, cancel: &CancellationToken) -> 
         grpc: service.grpc(),
         grpc_services: ferroflow_notebooks::Notebooks::GRPC_SERVICES,
         webhooks: None,
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     }
 }
@@ -106,6 +123,7 @@ pub(crate) fn training(adapters: &dyn Adapters, cancel: &CancellationToken) -> P
         grpc: service.grpc(),
         grpc_services: ferroflow_training::Training::GRPC_SERVICES,
         webhooks: Some(service.webhooks()),
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     }
 }
@@ -126,13 +144,16 @@ pub(crate) async fn tuning(adapters: &dyn Adapters, cancel: &CancellationToken) 
         grpc: service.grpc(),
         grpc_services: ferroflow_tuning::Tuning::GRPC_SERVICES,
         webhooks: Some(service.webhooks()),
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     })
 }
 
 pub(crate) fn serving(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
+    let (domain, port) = adapters.models();
     let config = ferroflow_serving::ServingConfig {
-        port: adapters.public_port(),
+        domain,
+        port: Some(port),
         ..Default::default()
     };
     let deps = ferroflow_serving::Deps {
@@ -151,6 +172,7 @@ pub(crate) fn serving(adapters: &dyn Adapters, cancel: &CancellationToken) -> an
         grpc: service.grpc(),
         grpc_services: ferroflow_serving::Serving::GRPC_SERVICES,
         webhooks: Some(service.webhooks()),
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     })
 }
@@ -173,6 +195,7 @@ pub(crate) async fn artifacts(adapters: &dyn Adapters, cancel: &CancellationToke
         grpc: service.grpc(),
         grpc_services: Artifacts::GRPC_SERVICES,
         webhooks: None,
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     })
 }
@@ -198,6 +221,7 @@ pub(crate) async fn pipelines(adapters: &dyn Adapters, cancel: &CancellationToke
         grpc: service.grpc(),
         grpc_services: Pipelines::GRPC_SERVICES,
         webhooks: None,
+        singleton: true,
         run: Box::pin(service.run(cancel.clone())),
     })
 }
@@ -217,20 +241,47 @@ pub(crate) async fn metadata(adapters: &dyn Adapters, cancel: &CancellationToken
         grpc: service.grpc(),
         grpc_services: Metadata::GRPC_SERVICES,
         webhooks: None,
+        singleton: false,
         run: Box::pin(service.run(cancel.clone())),
     })
 }
 
+/// Builds one service, which is none of the gateway's kind.
+pub(crate) async fn one(
+    service: &str,
+    adapters: &dyn Adapters,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Part> {
+    match service {
+        "profiles" => Ok(profiles(adapters, cancel)),
+        "notebooks" => Ok(notebooks(adapters, cancel)),
+        "training" => Ok(training(adapters, cancel)),
+        "tuning" => tuning(adapters, cancel).await,
+        "serving" => serving(adapters, cancel),
+        "artifacts" => artifacts(adapters, cancel).await,
+        "metadata" => metadata(adapters, cancel).await,
+        "pipelines" => pipelines(adapters, cancel).await,
+        other => anyhow::bail!("{other} is no service behind the gateway"),
+    }
+}
+
+/// The services behind the gateway in the order in which they are built, with the gRPC names that each answers to.
+pub(crate) const BEHIND_GATEWAY: &[(&str, &[&str])] = &[
+    ("profiles", ferroflow_profiles::Profiles::GRPC_SERVICES),
+    ("notebooks", ferroflow_notebooks::Notebooks::GRPC_SERVICES),
+    ("training", ferroflow_training::Training::GRPC_SERVICES),
+    ("tuning", ferroflow_tuning::Tuning::GRPC_SERVICES),
+    ("serving", ferroflow_serving::Serving::GRPC_SERVICES),
+    ("artifacts", ferroflow_artifacts::Artifacts::GRPC_SERVICES),
+    ("metadata", ferroflow_metadata::Metadata::GRPC_SERVICES),
+    ("pipelines", ferroflow_pipelines::Pipelines::GRPC_SERVICES),
+];
+
 /// Builds every service.
 pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
-    Ok(vec![
-        profiles(adapters, cancel),
-        notebooks(adapters, cancel),
-        training(adapters, cancel),
-        tuning(adapters, cancel).await?,
-        serving(adapters, cancel)?,
-        artifacts(adapters, cancel).await?,
-        metadata(adapters, cancel).await?,
-        pipelines(adapters, cancel).await?,
-    ])
+    let mut parts = Vec::new();
+    for (service, _) in BEHIND_GATEWAY {
+        parts.push(one(service, adapters, cancel).await?);
+    }
+    Ok(parts)
 }

@@ -121,18 +121,21 @@ impl Store {
             .ok_or_else(|| Error::not_found("run", id))
     }
 
-    /// Ids of the runs that are not over, oldest first.
+    /// The runs that are not over, with the revision of each.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn active_runs(&self) -> Result<Vec<String>> {
+    pub async fn active_runs(&self) -> Result<Vec<(String, i64)>> {
         let rows = self
             .db
-            .fetch_all("SELECT id FROM runs WHERE active = 1 ORDER BY id", params![])
+            .fetch_all(
+                "SELECT id, revision FROM runs WHERE active = 1 ORDER BY id",
+                params![],
+            )
             .await;
         rows.map_err(failed)?
             .iter()
-            .map(|row| row.text(0).map_err(failed))
+            .map(|row| Ok((row.text(0).map_err(failed)?, row.int(1).map_err(failed)?)))
             .collect()
     }
 

@@ -7,7 +7,7 @@ pub mod lineage;
 pub mod pod;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ use crate::store::Store;
 
 /// How many messages may wait for one run.
 const INBOX: usize = 4096;
+/// How often runs that another process of the service made or changed are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// One run takes at most so much room at a time, so that others get some.
 const SHARE: usize = 64;
 
@@ -71,6 +73,8 @@ pub struct Shared {
     /// Told when an attempt ended.
     room: Notify,
     occupied: AtomicUsize,
+    /// Whether this process is the one that works on runs; the others only write rows, which it finds.
+    leads: AtomicBool,
     runs: Mutex<HashMap<String, mpsc::Sender<Message>>>,
     tasks: TaskTracker,
 }
@@ -170,6 +174,7 @@ impl Scheduler {
                 schedules: Notify::new(),
                 room: Notify::new(),
                 occupied: AtomicUsize::new(0),
+                leads: AtomicBool::new(false),
                 runs: Mutex::default(),
                 tasks: TaskTracker::new(),
             }),
@@ -183,6 +188,9 @@ impl Scheduler {
 
     /// Works on a run that is new, or tells the one at work that its row changed.
     pub fn wake(&self, run_id: &str) {
+        if !self.shared.leads.load(Ordering::Acquire) {
+            return;
+        }
         let mut runs = self.shared.runs();
         if let Some(sender) = runs.get(run_id) {
             if let Err(mpsc::error::TrySendError::Full(_)) = sender.try_send(Message::Changed) {
@@ -254,14 +262,22 @@ impl Scheduler {
     /// If the runs that are under way cannot be read.
     pub async fn run(&self, cancel: CancellationToken, probe: Probe) -> Result<()> {
         let _dropped = self.shared.dropped.clone().drop_guard();
-        for run_id in self.shared.store.active_runs().await? {
-            self.wake(&run_id);
-        }
+        self.shared.leads.store(true, Ordering::Release);
+        let mut known = HashMap::new();
+        self.look(&mut known).await?;
+        let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let pods: Api<Pod> = Api::all(self.shared.client.clone());
         let mut events = Box::pin(watcher(pods, watcher::Config::default().labels(pod::RUN_LABEL)));
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
+                _ = looks.tick() => {
+                    if let Err(error) = self.look(&mut known).await {
+                        tracing::warn!(%error, "runs of other processes cannot be looked for; trying again");
+                    }
+                    continue;
+                }
                 () = cancel.cancelled() => break,
             };
             match event {
@@ -288,6 +304,23 @@ impl Scheduler {
         self.shared.cancel.cancel();
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        Ok(())
+    }
+
+    /// Wakes the runs whose rows are new, changed or gone since the last look.
+    async fn look(&self, known: &mut HashMap<String, i64>) -> Result<()> {
+        let active: HashMap<String, i64> = self.shared.store.active_runs().await?.into_iter().collect();
+        for (run_id, revision) in &active {
+            if known.get(run_id) != Some(revision) {
+                self.wake(run_id);
+            }
+        }
+        for run_id in known.keys().filter(|run_id| !active.contains_key(*run_id)) {
+            if self.shared.runs().contains_key(run_id) {
+                self.wake(run_id);
+            }
+        }
+        *known = active;
         Ok(())
     }
 

@@ -175,6 +175,11 @@ impl World {
         }
     }
 
+    /// Another process of the service, which answers and leads nothing.
+    pub fn follower(&self) -> axum::Router {
+        build(&self.client, &self.db, &self.artifacts, &self.key).rest()
+    }
+
     /// The service dies and comes back; Pods and objects stay.
     pub async fn restart(&mut self) {
         self.working.abort();
@@ -259,17 +264,7 @@ impl World {
     }
 }
 
-fn serve(
-    client: &kube::Client,
-    db: &Db,
-    artifacts: &Arc<MemoryArtifacts>,
-    key: &CallerKey,
-    cancel: &CancellationToken,
-) -> (
-    axum::Router,
-    Transport,
-    tokio::task::JoinHandle<anyhow::Result<()>>,
-) {
+fn build(client: &kube::Client, db: &Db, artifacts: &Arc<MemoryArtifacts>, key: &CallerKey) -> Pipelines {
     let transport = Transport::in_process(LateRoutes::default(), key.clone(), "pipelines");
     let deps = Deps {
         client: client.clone(),
@@ -283,7 +278,21 @@ fn serve(
         artifacts: transport.clone(),
         metadata: transport,
     };
-    let pipelines = Pipelines::with_artifacts(deps, options(), artifacts.clone());
+    Pipelines::with_artifacts(deps, options(), artifacts.clone())
+}
+
+fn serve(
+    client: &kube::Client,
+    db: &Db,
+    artifacts: &Arc<MemoryArtifacts>,
+    key: &CallerKey,
+    cancel: &CancellationToken,
+) -> (
+    axum::Router,
+    Transport,
+    tokio::task::JoinHandle<anyhow::Result<()>>,
+) {
+    let pipelines = build(client, db, artifacts, key);
     let router = pipelines.rest();
     let routes = LateRoutes::default();
     routes.bind(pipelines.grpc());

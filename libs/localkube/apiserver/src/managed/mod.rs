@@ -269,7 +269,7 @@ pub(crate) async fn apply(
     let node = Node::root(&ctx.defs, &ctx.res);
     let owned = sets::of_value(&ctx.defs, node, &strip(&applied), true).unwrap_or_default();
     let place = crate::objects::key(&ctx.res, ctx.ns(), &name);
-    if server.inner.store.get_latest(&place).is_none() {
+    if server.inner.store.get_settled(&place).await.is_none() {
         if part == Part::Status {
             return Err(ApiError::not_found(&ctx.gr(), &name));
         }

@@ -1,5 +1,7 @@
 //! Deletion: preconditions, grace periods, finalizers, propagation.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use crate::error::{ApiError, ApiResult};
 use crate::field_error::FieldError;
 use crate::handler::{Ctx, answer, json_answer};
 use crate::server::ApiServer;
-use crate::store::{Expect, WriteError};
+use crate::store::{Expect, Key, Obj, WriteError};
 use crate::times;
 
 /// `DeleteOptions`.
@@ -139,84 +141,109 @@ pub(crate) async fn delete(
         ));
     }
     for _ in 0..16 {
-        let current = inner
-            .store
-            .get_latest(&place)
-            .ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
-        let old = present(res, &current);
-        check_preconditions(ctx, name, &old, options)?;
-        admission::webhooks::validate(server, ctx, Operation::Delete, None, Some(&old), "").await?;
-        let mut new = old.clone();
-        let finals = finalizers(ctx, &old, options);
-        let deleting = !old["metadata"]["deletionTimestamp"].is_null();
-        let mut grace = default_grace(ctx, &old, options.grace);
-        if deleting && let Some(period) = grace {
-            // A running deletion can only be made shorter.
-            let running = old["metadata"]["deletionGracePeriodSeconds"]
-                .as_i64()
-                .unwrap_or(0);
-            if options.grace.is_none() || period >= running {
-                grace = Some(running);
-            }
-        }
-        let is_namespace = res.is("", "namespaces");
-        let holds = !finals.is_empty()
-            || (is_namespace && !old["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty))
-            || (res.is("apiextensions.k8s.io", "customresourcedefinitions"));
-        let waits = grace.is_some_and(|g| g > 0);
-        if !holds && !waits {
-            if options.dry_run {
-                return Ok(Outcome::Gone(old));
-            }
-            let mut current = current;
-            let mut last = old.clone();
-            if grace.is_some() {
-                // Kinds that end gracefully are marked even when they go at once.
-                mark(ctx, &old, &mut last, &finals, grace, deleting);
-                if last != old {
-                    let marked = to_storage(res, last.clone());
-                    match inner
-                        .store
-                        .put(place.clone(), Expect::Version(current.rv), marked)
-                        .await
-                    {
-                        Ok(done) => current = done,
-                        Err(WriteError::Conflict) => continue,
-                        Err(e) => return Err(write_error(ctx, name, e)),
-                    }
-                }
-            }
-            let stored = to_storage(res, last);
-            match inner.store.remove(place.clone(), current.rv, stored).await {
-                Ok(done) => {
-                    inner.wrote(&res.storage);
-                    return Ok(Outcome::Gone(present(res, &done)));
-                }
-                Err(WriteError::Conflict) => continue,
-                Err(e) => return Err(write_error(ctx, name, e)),
-            }
-        }
-        mark(ctx, &old, &mut new, &finals, grace, deleting);
-        if options.dry_run {
-            return Ok(Outcome::Pending(new));
-        }
-        if new == old {
-            return Ok(Outcome::Pending(old));
-        }
-        match inner
-            .store
-            .put(place.clone(), Expect::Version(current.rv), to_storage(res, new))
-            .await
-        {
-            Ok(done) => {
-                inner.wrote(&res.storage);
-                return Ok(Outcome::Pending(present(res, &done)));
-            }
-            Err(WriteError::Conflict) => {}
-            Err(e) => return Err(write_error(ctx, name, e)),
+        let seen = inner.store.latest(&place);
+        let done = match &seen.obj {
+            None => Err(ApiError::not_found(&ctx.gr(), name)),
+            Some(current) => delete_once(server, ctx, name, &place, current, options).await,
+        };
+        match done {
+            Ok(Done::LostRace) => {}
+            Ok(Done::Written(outcome)) => return Ok(outcome),
+            // a refusal, or that nothing changes, counts only if what it was found by is durable
+            Ok(Done::Unwritten(outcome)) if inner.store.stands(&seen).await => return Ok(outcome),
+            Err(error) if inner.store.stands(&seen).await => return Err(error),
+            _ => {}
         }
     }
     Err(ApiError::modified(&ctx.gr(), name))
+}
+
+enum Done {
+    Written(Outcome),
+    /// Nothing changed, or this was a dry run.
+    Unwritten(Outcome),
+    /// Another write came between.
+    LostRace,
+}
+
+async fn delete_once(
+    server: &ApiServer,
+    ctx: &Ctx,
+    name: &str,
+    place: &Key,
+    current: &Arc<Obj>,
+    options: &Options,
+) -> ApiResult<Done> {
+    let inner = &server.inner;
+    let res = &ctx.res;
+    let old = present(res, current);
+    check_preconditions(ctx, name, &old, options)?;
+    admission::webhooks::validate(server, ctx, Operation::Delete, None, Some(&old), "").await?;
+    let mut new = old.clone();
+    let finals = finalizers(ctx, &old, options);
+    let deleting = !old["metadata"]["deletionTimestamp"].is_null();
+    let mut grace = default_grace(ctx, &old, options.grace);
+    if deleting && let Some(period) = grace {
+        // A running deletion can only be made shorter.
+        let running = old["metadata"]["deletionGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(0);
+        if options.grace.is_none() || period >= running {
+            grace = Some(running);
+        }
+    }
+    let is_namespace = res.is("", "namespaces");
+    let holds = !finals.is_empty()
+        || (is_namespace && !old["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty))
+        || (res.is("apiextensions.k8s.io", "customresourcedefinitions"));
+    let waits = grace.is_some_and(|g| g > 0);
+    let failed = |error| match error {
+        WriteError::Conflict => Ok(Done::LostRace),
+        other => Err(write_error(ctx, name, other)),
+    };
+    if !holds && !waits {
+        if options.dry_run {
+            return Ok(Done::Unwritten(Outcome::Gone(old)));
+        }
+        let mut current = current.clone();
+        let mut last = old.clone();
+        if grace.is_some() {
+            // Kinds that end gracefully are marked even when they go at once.
+            mark(ctx, &old, &mut last, &finals, grace, deleting);
+            if last != old {
+                let marked = to_storage(res, last.clone());
+                let version = Expect::Version(current.rv);
+                match inner.store.put(place.clone(), version, marked).await {
+                    Ok(done) => current = done,
+                    Err(error) => return failed(error),
+                }
+            }
+        }
+        let stored = to_storage(res, last);
+        return match inner.store.remove(place.clone(), current.rv, stored).await {
+            Ok(done) => {
+                inner.wrote(&res.storage);
+                Ok(Done::Written(Outcome::Gone(present(res, &done))))
+            }
+            Err(error) => failed(error),
+        };
+    }
+    mark(ctx, &old, &mut new, &finals, grace, deleting);
+    if options.dry_run {
+        return Ok(Done::Unwritten(Outcome::Pending(new)));
+    }
+    if new == old {
+        return Ok(Done::Unwritten(Outcome::Pending(old)));
+    }
+    let stored = to_storage(res, new);
+    let version = Expect::Version(current.rv);
+    match inner.store.put(place.clone(), version, stored).await {
+        Ok(done) => {
+            inner.wrote(&res.storage);
+            Ok(Done::Written(Outcome::Pending(present(res, &done))))
+        }
+        Err(error) => failed(error),
+    }
 }
 
 fn mark(ctx: &Ctx, old: &Value, new: &mut Value, finals: &[Value], grace: Option<i64>, deleting: bool) {

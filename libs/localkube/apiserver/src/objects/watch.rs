@@ -214,8 +214,11 @@ async fn run(
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Closed) => return,
             Err(TryRecvError::Lagged(_)) => {
-                let _ = out.send(lagged(sent)).await;
-                return;
+                let Some(again) = watcher.catch_up(&server, sent, &out).await else {
+                    return;
+                };
+                (live, sent) = again;
+                continue;
             }
         }
         if bookmarks && Instant::now() >= next_bookmark {
@@ -235,8 +238,10 @@ async fn run(
                 }
                 Err(RecvError::Closed) => return,
                 Err(RecvError::Lagged(_)) => {
-                    let _ = out.send(lagged(sent)).await;
-                    return;
+                    let Some(again) = watcher.catch_up(&server, sent, &out).await else {
+                        return;
+                    };
+                    (live, sent) = again;
                 }
             },
             () = out.closed() => return,
@@ -246,12 +251,41 @@ async fn run(
     }
 }
 
-fn lagged(sent: u64) -> Bytes {
-    let error = expired(sent, sent + 1);
-    Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": *error.body})))
-}
+type Live = tokio::sync::broadcast::Receiver<Arc<Change>>;
 
 impl Watcher {
+    /// Sends what a slow watcher missed, from the window; it goes on with what is answered. `None` when nobody listens any more or the
+    /// window has forgotten it, of which the watcher is told.
+    async fn catch_up(
+        &self,
+        server: &ApiServer,
+        sent: u64,
+        out: &mpsc::Sender<Bytes>,
+    ) -> Option<(Live, u64)> {
+        let missed = match server.inner.store.watch(&self.ctx.res.storage, sent) {
+            Ok(missed) => missed,
+            Err(
+                WatchError::Expired { asked, oldest }
+                | WatchError::Future {
+                    asked,
+                    current: oldest,
+                },
+            ) => {
+                let error = expired(asked, oldest);
+                let line = format!("{}\n", json!({"type": "ERROR", "object": *error.body}));
+                // whether anybody hears it or not, this watch ends
+                let _gone = out.send(line.into()).await;
+                return None;
+            }
+        };
+        for change in missed.backlog {
+            if let Some(line) = self.event(&change) {
+                out.send(line).await.ok()?;
+            }
+        }
+        Some((missed.live, missed.rv))
+    }
+
     /// The line of a change, `None` when the watcher does not see it.
     fn event(&self, change: &Change) -> Option<Bytes> {
         if self.ctx.res.namespaced

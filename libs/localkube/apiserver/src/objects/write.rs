@@ -30,7 +30,7 @@ pub(crate) fn write_error(ctx: &Ctx, name: &str, error: WriteError) -> ApiError 
         WriteError::Exists => ApiError::already_exists(&ctx.gr(), name),
         WriteError::Missing => ApiError::not_found(&ctx.gr(), name),
         WriteError::Conflict => ApiError::modified(&ctx.gr(), name),
-        WriteError::Broken(why) => ApiError::internal(why),
+        broken @ WriteError::Broken(_) => ApiError::internal(broken),
     }
 }
 
@@ -188,8 +188,8 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
         {
             Ok(done) => {
                 drop(allocated);
-                if is_definition {
-                    establish(server, &done).await;
+                if is_definition && let Err(error) = establish(server, &done).await {
+                    tracing::warn!(%error, name, "the names of a definition are accepted later");
                 }
                 inner.wrote(&res.storage);
                 return Ok(present(res, &done));
@@ -206,7 +206,7 @@ pub(crate) async fn create(server: &ApiServer, ctx: &Ctx, mut obj: Value) -> Api
 
 /// Accepts the names of a new definition. The real server does this a moment later, as a write of its own; here its resources are served
 /// when the create returns.
-async fn establish(server: &ApiServer, crd: &crate::store::Obj) {
+pub(crate) async fn establish(server: &ApiServer, crd: &crate::store::Obj) -> Result<(), WriteError> {
     let mut new = crd.value().clone();
     new["status"] = crate::crd::status(&new, taken_names(server, &new).as_deref());
     let place = crate::store::Key {
@@ -214,9 +214,12 @@ async fn establish(server: &ApiServer, crd: &crate::store::Obj) {
         namespace: String::new(),
         name: text(&new["metadata"], "name").to_owned(),
     };
-    if let Err(error) = server.inner.store.put(place, Expect::Version(crd.rv), new).await {
-        tracing::warn!(%error, "the names of a definition could not be accepted");
-    }
+    server
+        .inner
+        .store
+        .put(place, Expect::Version(crd.rv), new)
+        .await
+        .map(drop)
 }
 
 /// Another definition that has the names of this one.
@@ -295,32 +298,61 @@ pub(crate) async fn update(
     let inner = &server.inner;
     let res = &ctx.res;
     let place = key(res, ctx.ns(), name);
-    let mut last = None;
     for _ in 0..16 {
-        let current = inner
-            .store
-            .get_latest(&place)
-            .ok_or_else(|| ApiError::not_found(&ctx.gr(), name))?;
-        let old = present(res, &current);
-        let mut new = compute(&old)?;
-        let asked = text(&new["metadata"], "resourceVersion");
-        if !asked.is_empty() && asked != text(&old["metadata"], "resourceVersion") {
-            if asked.parse::<u64>().is_err() {
-                let errors = [FieldError::invalid(
-                    "metadata.resourceVersion",
-                    asked,
-                    "must be specified for an update",
-                )];
-                return Err(ApiError::invalid(&res.group, &res.kind, name, &errors));
-            }
-            return Err(ApiError::modified(&ctx.gr(), name));
-        }
-        match write_once(server, ctx, name, part, &current, &old, &mut new).await {
-            Err(e) if e.is_lost_race() => last = Some(ApiError::modified(&ctx.gr(), name)),
-            other => return other,
+        let seen = inner.store.latest(&place);
+        let done = match &seen.obj {
+            None => Err(ApiError::not_found(&ctx.gr(), name)),
+            Some(current) => update_once(server, ctx, name, part, current, &compute).await,
+        };
+        match done {
+            Err(e) if e.is_lost_race() => {}
+            Ok(Done::Written(value)) => return Ok(value),
+            // a refusal, or that nothing changes, counts only if what it was found by is durable
+            other if inner.store.stands(&seen).await => return other.map(Done::into_value),
+            _ => {}
         }
     }
-    Err(last.unwrap_or_else(|| ApiError::modified(&ctx.gr(), name)))
+    Err(ApiError::modified(&ctx.gr(), name))
+}
+
+/// The new state of an object.
+enum Done {
+    Written(Value),
+    /// Nothing changed, or this was a dry run.
+    Unwritten(Value),
+}
+
+impl Done {
+    fn into_value(self) -> Value {
+        let (Self::Written(value) | Self::Unwritten(value)) = self;
+        value
+    }
+}
+
+async fn update_once(
+    server: &ApiServer,
+    ctx: &Ctx,
+    name: &str,
+    part: Part,
+    current: &crate::store::Obj,
+    compute: &(impl Fn(&Value) -> ApiResult<Value> + Send + Sync),
+) -> ApiResult<Done> {
+    let res = &ctx.res;
+    let old = present(res, current);
+    let mut new = compute(&old)?;
+    let asked = text(&new["metadata"], "resourceVersion");
+    if !asked.is_empty() && asked != text(&old["metadata"], "resourceVersion") {
+        if asked.parse::<u64>().is_err() {
+            let errors = [FieldError::invalid(
+                "metadata.resourceVersion",
+                asked,
+                "must be specified for an update",
+            )];
+            return Err(ApiError::invalid(&res.group, &res.kind, name, &errors));
+        }
+        return Err(ApiError::modified(&ctx.gr(), name));
+    }
+    write_once(server, ctx, name, part, current, &old, &mut new).await
 }
 
 impl ApiError {
@@ -341,7 +373,7 @@ async fn write_once(
     current: &crate::store::Obj,
     old: &Value,
     new: &mut Value,
-) -> ApiResult<Value> {
+) -> ApiResult<Done> {
     let inner = &server.inner;
     let res = &ctx.res;
     let dry_run = ctx.dry_run()?;
@@ -405,7 +437,7 @@ async fn write_once(
     let place = key(res, ctx.ns(), name);
     if deletion_is_due(res, old, new) {
         if dry_run {
-            return Ok(new.clone());
+            return Ok(Done::Unwritten(new.clone()));
         }
         // Watchers see the last stored state, with what held it.
         let last = current.value().clone();
@@ -419,14 +451,14 @@ async fn write_once(
             })?;
         inner.wrote(&res.storage);
         new["metadata"]["resourceVersion"] = done.rv.to_string().into();
-        return Ok(new.clone());
+        return Ok(Done::Written(new.clone()));
     }
     if same(old, new) {
-        return Ok(old.clone());
+        return Ok(Done::Unwritten(old.clone()));
     }
     if dry_run {
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
-        return Ok(new.clone());
+        return Ok(Done::Unwritten(new.clone()));
     }
     let stored = to_storage(res, new.clone());
     let done = inner
@@ -439,7 +471,7 @@ async fn write_once(
         })?;
     drop(allocated);
     inner.wrote(&res.storage);
-    Ok(present(res, &done))
+    Ok(Done::Written(present(res, &done)))
 }
 
 fn copy_field(from: &Value, to: &mut Value, field: &str) {

@@ -1,118 +1,43 @@
 //! Objects, their versions and the window of past changes.
 //!
-//! Readers see an in-memory index of what is durable. A write goes into an overlay of pending writes under the state's lock, which
-//! assigns its resourceVersion, and then through one writer task that commits groups of writes to SQLite in that same order; only
+//! Readers see an in-memory index of what is durable. A write becomes pending under the state's lock, which assigns its
+//! resourceVersion, and then goes through one writer task that commits groups of writes to SQLite in that same order; only
 //! then does it become visible to readers and watchers and is acknowledged. So the order of versions is the order of events, and
-//! nothing that anyone saw is lost by `kill -9`. When SQLite fails (disk full) the store refuses further writes.
+//! nothing that anyone saw is lost by `kill -9`.
+//!
+//! A write may build on a pending one ([`Store::latest`]). Any answer that was found by looking at a pending write waits until
+//! that one is durable ([`Store::stands`]), refusals too: whoever hears that an object exists finds it. When a group cannot be
+//! written (disk full), it and all that is pending is void, nobody has seen it, and the next write is tried as usual.
 
+mod object;
 mod sqlite;
+mod state;
+#[cfg(test)]
+mod tests;
+mod window;
+mod writer;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 
+pub use object::{Change, ChangeKind, Key, Obj};
 pub use sqlite::OpenStoreError;
+
+use state::{Objects, Pending, State};
+use window::{Limits, Window};
+use writer::{Job, Progress, Write, Writer};
 
 /// Changes kept for watches that resume, and the most JSON that they may hold.
 pub const WINDOW: usize = 16_384;
-const WINDOW_BYTES: usize = 24 * 1024 * 1024;
-/// Changes that one watcher may be behind before it has to list again.
-const CHANNEL: usize = 2048;
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Writes that may wait for the disk.
 const PENDING: usize = 1024;
-
-/// Where an object is: storage name of its resource (`apps/deployments`, core is `/pods`), namespace (may be empty), name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub resource: Arc<str>,
-    pub namespace: String,
-    pub name: String,
-}
-
-/// A stored object in one version; the value and its JSON are each made when first needed.
-#[derive(Debug)]
-pub struct Obj {
-    pub rv: u64,
-    value: OnceLock<Value>,
-    bytes: OnceLock<Bytes>,
-}
-
-impl Obj {
-    fn from_value(rv: u64, value: Value) -> Self {
-        let obj = Self {
-            rv,
-            value: OnceLock::new(),
-            bytes: OnceLock::new(),
-        };
-        let _ = obj.value.set(value);
-        obj
-    }
-    fn from_bytes(rv: u64, bytes: Bytes) -> Self {
-        let obj = Self {
-            rv,
-            value: OnceLock::new(),
-            bytes: OnceLock::new(),
-        };
-        let _ = obj.bytes.set(bytes);
-        obj
-    }
-    pub fn value(&self) -> &Value {
-        self.value.get_or_init(|| {
-            self.bytes
-                .get()
-                .and_then(|b| serde_json::from_slice(b).ok())
-                .unwrap_or(Value::Null)
-        })
-    }
-    /// JSON of the object as stored.
-    pub fn bytes(&self) -> &Bytes {
-        self.bytes.get_or_init(|| {
-            let value = self.value.get().unwrap_or(&Value::Null);
-            Bytes::from(serde_json::to_vec(value).unwrap_or_default())
-        })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    Added,
-    Modified,
-    Deleted,
-}
-
-impl ChangeKind {
-    fn code(self) -> i64 {
-        match self {
-            Self::Added => 0,
-            Self::Modified => 1,
-            Self::Deleted => 2,
-        }
-    }
-    fn from_code(code: i64) -> Self {
-        match code {
-            0 => Self::Added,
-            1 => Self::Modified,
-            _ => Self::Deleted,
-        }
-    }
-}
-
-/// One change of one object. For a deletion `obj` is the last state with the version of the deletion.
-#[derive(Debug)]
-pub struct Change {
-    pub rv: u64,
-    pub kind: ChangeKind,
-    pub key: Key,
-    pub obj: Arc<Obj>,
-    /// The state before; `None` for additions, and for changes read back after a restart.
-    pub prev: Option<Arc<Obj>>,
-}
 
 /// Why a write was not done.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +50,12 @@ pub enum WriteError {
     Conflict,
     #[error("the store cannot write: {0}")]
     Broken(String),
+}
+
+impl WriteError {
+    fn closed() -> Self {
+        Self::Broken("it is shut down".to_owned())
+    }
 }
 
 /// The version asked for is older than the window (410) or does not exist yet.
@@ -141,34 +72,29 @@ pub enum Expect {
     Version(u64),
 }
 
-struct Write {
-    change: Arc<Change>,
-    done: oneshot::Sender<Result<(), String>>,
+/// An object with the writes that are still on their way to the disk: the base of a read-modify-write.
+#[derive(Debug, Clone)]
+pub struct Latest {
+    pub obj: Option<Arc<Obj>>,
+    /// The pending write that this shows; `None` when it is durable.
+    pending: Option<Mark>,
 }
 
-type Objects = BTreeMap<(String, String), Arc<Obj>>;
-
-struct State {
-    objects: HashMap<Arc<str>, Objects>,
-    overlay: HashMap<Key, Option<Arc<Obj>>>,
-    overlay_rv: HashMap<Key, u64>,
-    window: VecDeque<Arc<Change>>,
-    window_bytes: usize,
-    window_limit: usize,
-    /// Everything at or below this version may be missing from the window.
-    oldest: u64,
-    next_rv: u64,
-    durable_rv: u64,
-    channels: HashMap<Arc<str>, broadcast::Sender<Arc<Change>>>,
-    broken: Option<String>,
+/// A pending write, by its version and the failures before it.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    rv: u64,
+    failures: u64,
 }
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     state: Arc<Mutex<State>>,
-    writes: mpsc::UnboundedSender<Write>,
+    jobs: mpsc::UnboundedSender<Job>,
+    /// One for each write that waits for the disk.
     permits: Arc<Semaphore>,
+    progress: watch::Receiver<Progress>,
     writer: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
 }
 
@@ -182,7 +108,11 @@ pub struct Subscription {
 impl Store {
     /// Opens or makes the database file.
     pub async fn open(file: &Path, window_limit: usize) -> Result<Self, OpenStoreError> {
-        let (db, loaded) = sqlite::Database::open(file, window_limit).await?;
+        let limits = Limits {
+            changes: window_limit,
+            bytes: WINDOW_BYTES,
+        };
+        let (db, loaded) = sqlite::Database::open(file, limits).await?;
         let mut objects: HashMap<Arc<str>, Objects> = HashMap::new();
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut intern = |s: String| -> Arc<str> {
@@ -198,9 +128,10 @@ impl Store {
                 Arc::new(Obj::from_bytes(row.rv, row.data.into())),
             );
         }
-        let mut window = VecDeque::new();
+        let oldest = loaded.changes.first().map_or(loaded.rv, |(_, c)| c.rv - 1);
+        let mut window = Window::new(limits, oldest);
         for (kind, row) in loaded.changes {
-            window.push_back(Arc::new(Change {
+            window.push(&Change {
                 rv: row.rv,
                 kind: ChangeKind::from_code(kind),
                 key: Key {
@@ -210,29 +141,37 @@ impl Store {
                 },
                 obj: Arc::new(Obj::from_bytes(row.rv, row.data.into())),
                 prev: None,
-            }));
+            });
         }
-        let oldest = window.front().map_or(loaded.rv, |c: &Arc<Change>| c.rv - 1);
         let state = Arc::new(Mutex::new(State {
             objects,
-            overlay: HashMap::new(),
-            overlay_rv: HashMap::new(),
-            window_bytes: window.iter().map(|c| c.obj.bytes().len()).sum(),
-            window_limit,
+            pending: HashMap::new(),
             window,
-            oldest,
             next_rv: loaded.rv + 1,
             durable_rv: loaded.rv,
+            failures: 0,
             channels: HashMap::new(),
-            broken: None,
+            refused: None,
+            closed: false,
         }));
-        let (writes, queue) = mpsc::unbounded_channel();
-        let writer = tokio::spawn(run_writer(db, queue, state.clone()));
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let (tell, progress) = watch::channel(Progress {
+            durable_rv: loaded.rv,
+            failures: 0,
+        });
+        let writer = Writer {
+            db,
+            queue,
+            state: state.clone(),
+            progress: tell,
+            why: String::new(),
+        };
         Ok(Self {
             state,
-            writes,
+            jobs,
             permits: Arc::new(Semaphore::new(PENDING)),
-            writer: Arc::new(Mutex::new(Some(writer))),
+            progress,
+            writer: Arc::new(Mutex::new(Some(tokio::spawn(writer.run())))),
         })
     }
 
@@ -242,25 +181,37 @@ impl Store {
     }
 
     pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Obj>> {
-        let state = self.state.lock();
-        state
-            .objects
-            .get(resource)?
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        self.state.lock().durable(resource, namespace, name).cloned()
     }
 
-    /// Like [`Store::get`], with writes that are still on their way to the disk: the base of a read-modify-write.
-    pub fn get_latest(&self, key: &Key) -> Option<Arc<Obj>> {
-        let state = self.state.lock();
-        if let Some(pending) = state.overlay.get(key) {
-            return pending.clone();
+    /// Like [`Store::get`], with writes that are still on their way to the disk. An answer that is made of this alone must
+    /// wait for [`Store::stands`].
+    pub fn latest(&self, key: &Key) -> Latest {
+        self.state.lock().latest(key)
+    }
+
+    /// Waits until what was seen is durable. False when it could not be written: look again.
+    pub async fn stands(&self, seen: &Latest) -> bool {
+        match seen.pending {
+            None => true,
+            Some(mark) => self.settled(mark).await,
         }
-        state
-            .objects
-            .get(&key.resource)?
-            .get(&(key.namespace.clone(), key.name.clone()))
-            .cloned()
+    }
+
+    /// The durable state once what is pending now is settled.
+    pub async fn get_settled(&self, key: &Key) -> Option<Arc<Obj>> {
+        let seen = self.latest(key);
+        // written or not: what is durable then is the answer
+        let _either = self.stands(&seen).await;
+        self.get(&key.resource, &key.namespace, &key.name)
+    }
+
+    async fn settled(&self, mark: Mark) -> bool {
+        let mut progress = self.progress.clone();
+        let reached = progress
+            .wait_for(|p| p.failures != mark.failures || p.durable_rv >= mark.rv)
+            .await;
+        reached.is_ok_and(|p| p.failures == mark.failures)
     }
 
     /// Objects of a resource in key order, after `after` (exclusive), with the version of the snapshot.
@@ -296,7 +247,7 @@ impl Store {
         self.list(resource, namespace, None).1.len()
     }
 
-    /// Creates or replaces an object; `make` gets the version and returns what is stored. Returns when it is durable.
+    /// Creates or replaces an object; `value` gets the version. Returns when it is durable.
     pub async fn put(&self, key: Key, expect: Expect, value: Value) -> Result<Arc<Obj>, WriteError> {
         self.write(key, expect, value, false).await
     }
@@ -310,64 +261,74 @@ impl Store {
         &self,
         key: Key,
         expect: Expect,
-        mut value: Value,
+        value: Value,
         remove: bool,
     ) -> Result<Arc<Obj>, WriteError> {
-        let _permit = self
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| WriteError::Broken("it is shut down".into()))?;
-        let (done, wait) = oneshot::channel();
-        let obj = {
-            let mut state = self.state.lock();
-            if let Some(why) = &state.broken {
-                return Err(WriteError::Broken(why.clone()));
-            }
-            let current = match state.overlay.get(&key) {
-                Some(pending) => pending.clone(),
-                None => state
-                    .objects
-                    .get(&key.resource)
-                    .and_then(|o| o.get(&(key.namespace.clone(), key.name.clone())))
-                    .cloned(),
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| WriteError::closed())?;
+        let (obj, wait) = loop {
+            let (refusal, seen) = {
+                let mut state = self.state.lock();
+                state.check_writable()?;
+                let seen = state.latest(&key);
+                match refusal(expect, seen.obj.as_deref()) {
+                    Some(refusal) => (refusal, seen),
+                    None => break self.enqueue(&mut state, key, seen.obj, value, remove, permit)?,
+                }
             };
-            match (expect, &current) {
-                (Expect::Absent, Some(_)) => return Err(WriteError::Exists),
-                (Expect::Version(_), None) => return Err(WriteError::Missing),
-                (Expect::Version(v), Some(c)) if c.rv != v => return Err(WriteError::Conflict),
-                _ => {}
+            // what stands in the way may fail to become durable, and then it never was there
+            if self.stands(&seen).await {
+                return Err(refusal);
             }
-            let rv = state.next_rv;
-            state.next_rv += 1;
-            if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-                meta.insert("resourceVersion".into(), rv.to_string().into());
-            }
-            let obj = Arc::new(Obj::from_value(rv, value));
-            let kind = match (remove, &current) {
-                (true, _) => ChangeKind::Deleted,
-                (false, None) => ChangeKind::Added,
-                (false, Some(_)) => ChangeKind::Modified,
-            };
-            state.overlay.insert(key.clone(), (!remove).then(|| obj.clone()));
-            state.overlay_rv.insert(key.clone(), rv);
-            let change = Arc::new(Change {
-                rv,
-                kind,
-                key,
-                obj: obj.clone(),
-                prev: current,
-            });
-            if self.writes.send(Write { change, done }).is_err() {
-                return Err(WriteError::Broken("it is shut down".into()));
-            }
-            obj
         };
-        match wait.await {
-            Ok(Ok(())) => Ok(obj),
-            Ok(Err(why)) => Err(WriteError::Broken(why)),
-            Err(_) => Err(WriteError::Broken("it is shut down".into())),
+        let written = wait.await.map_err(|_| WriteError::closed())?;
+        written.map(|()| obj).map_err(WriteError::Broken)
+    }
+
+    fn enqueue(
+        &self,
+        state: &mut State,
+        key: Key,
+        prev: Option<Arc<Obj>>,
+        mut value: Value,
+        remove: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<(Arc<Obj>, oneshot::Receiver<Result<(), String>>), WriteError> {
+        let rv = state.next_rv;
+        state.next_rv += 1;
+        if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.insert("resourceVersion".into(), rv.to_string().into());
         }
+        let obj = Arc::new(Obj::from_value(rv, value));
+        let kind = match (remove, &prev) {
+            (true, _) => ChangeKind::Deleted,
+            (false, None) => ChangeKind::Added,
+            (false, Some(_)) => ChangeKind::Modified,
+        };
+        let after = Pending {
+            rv,
+            obj: (!remove).then(|| obj.clone()),
+        };
+        state.pending.insert(key.clone(), after);
+        let change = Arc::new(Change {
+            rv,
+            kind,
+            key,
+            obj: obj.clone(),
+            prev,
+        });
+        let (done, wait) = oneshot::channel();
+        let write = Write {
+            change,
+            failures: state.failures,
+            done,
+            _permit: permit,
+        };
+        // under the lock, so that the queue is in the order of versions
+        self.jobs
+            .send(Job::Write(write))
+            .map_err(|_| WriteError::closed())?;
+        Ok((obj, wait))
     }
 
     /// Changes of a resource after version `from`, and from then on.
@@ -379,23 +340,16 @@ impl Store {
                 current: state.durable_rv,
             });
         }
-        if from < state.oldest {
+        let oldest = state.window.oldest();
+        if from < oldest {
             return Err(WatchError::Expired {
                 asked: from,
-                oldest: state.oldest + 1,
+                oldest: oldest + 1,
             });
         }
-        let first = state.window.partition_point(|c| c.rv <= from);
-        let backlog = state
-            .window
-            .range(first..)
-            .filter(|c| c.key.resource == *resource)
-            .cloned()
-            .collect();
-        let live = state.channel(resource).subscribe();
         Ok(Subscription {
-            backlog,
-            live,
+            backlog: state.window.after(from, resource),
+            live: state.channel(resource).subscribe(),
             rv: state.durable_rv,
         })
     }
@@ -428,122 +382,25 @@ impl Store {
 
     /// Waits until all writes so far are on disk and closes the file; later writes fail.
     pub async fn close(&self) {
-        self.state.lock().broken = Some("it is shut down".into());
+        self.state.lock().closed = true;
         self.permits.close();
         let writer = self.writer.lock().take();
-        let (done, wait) = oneshot::channel();
-        let stop = Change {
-            rv: 0,
-            kind: ChangeKind::Deleted,
-            key: Key {
-                resource: Arc::from(""),
-                namespace: String::new(),
-                name: String::new(),
-            },
-            obj: Arc::new(Obj::from_bytes(0, Bytes::new())),
-            prev: None,
-        };
-        if self
-            .writes
-            .send(Write {
-                change: Arc::new(stop),
-                done,
-            })
-            .is_ok()
+        // a writer that has ended needs no word
+        let _ended = self.jobs.send(Job::Stop);
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
         {
-            let _ = wait.await;
-        }
-        if let Some(writer) = writer {
-            let _ = writer.await;
+            tracing::error!(%error, "the store's writer ended badly");
         }
     }
 }
 
-impl State {
-    fn channel(&mut self, resource: &Arc<str>) -> &broadcast::Sender<Arc<Change>> {
-        self.channels
-            .entry(resource.clone())
-            .or_insert_with(|| broadcast::channel(CHANNEL).0)
+/// Why an object that is there, or is not, stands in the way of a write.
+fn refusal(expect: Expect, current: Option<&Obj>) -> Option<WriteError> {
+    match (expect, current) {
+        (Expect::Absent, Some(_)) => Some(WriteError::Exists),
+        (Expect::Version(_), None) => Some(WriteError::Missing),
+        (Expect::Version(v), Some(c)) if c.rv != v => Some(WriteError::Conflict),
+        _ => None,
     }
-
-    /// Makes a durable change visible.
-    fn publish(&mut self, change: &Arc<Change>) {
-        let key = &change.key;
-        let objects = self.objects.entry(key.resource.clone()).or_default();
-        let place = (key.namespace.clone(), key.name.clone());
-        if change.kind == ChangeKind::Deleted {
-            objects.remove(&place);
-        } else {
-            objects.insert(place, change.obj.clone());
-        }
-        if self.overlay_rv.get(key) == Some(&change.rv) {
-            self.overlay_rv.remove(key);
-            self.overlay.remove(key);
-        }
-        self.durable_rv = change.rv;
-        // The window keeps JSON only: values of past states would cost several times as much memory.
-        self.window.push_back(Arc::new(Change {
-            rv: change.rv,
-            kind: change.kind,
-            key: key.clone(),
-            obj: Arc::new(Obj::from_bytes(change.rv, change.obj.bytes().clone())),
-            prev: change
-                .prev
-                .as_ref()
-                .map(|p| Arc::new(Obj::from_bytes(p.rv, p.bytes().clone()))),
-        }));
-        self.window_bytes += change.obj.bytes().len();
-        while self.window.len() > self.window_limit || self.window_bytes > WINDOW_BYTES {
-            let Some(dropped) = self.window.pop_front() else {
-                break;
-            };
-            self.window_bytes = self.window_bytes.saturating_sub(dropped.obj.bytes().len());
-            self.oldest = dropped.rv;
-        }
-        if let Some(channel) = self.channels.get(&key.resource) {
-            let _ = channel.send(change.clone());
-        }
-    }
-}
-
-async fn run_writer(
-    mut db: sqlite::Database,
-    mut queue: mpsc::UnboundedReceiver<Write>,
-    state: Arc<Mutex<State>>,
-) {
-    let mut batch = Vec::new();
-    loop {
-        batch.clear();
-        if queue.recv_many(&mut batch, 256).await == 0 {
-            break;
-        }
-        let stop = batch.iter().any(|w| w.change.rv == 0);
-        let real: Vec<&Write> = batch.iter().filter(|w| w.change.rv != 0).collect();
-        let result = if real.is_empty() {
-            Ok(())
-        } else {
-            db.commit(real.iter().map(|w| w.change.as_ref()))
-                .await
-                .map_err(|e| e.to_string())
-        };
-        match &result {
-            Ok(()) => {
-                let mut state = state.lock();
-                for write in &real {
-                    state.publish(&write.change);
-                }
-            }
-            Err(why) => {
-                tracing::error!(error = %why, "the store cannot write; it refuses writes from now on");
-                state.lock().broken = Some(why.clone());
-            }
-        }
-        for write in batch.drain(..) {
-            let _ = write.done.send(result.clone());
-        }
-        if stop {
-            break;
-        }
-    }
-    db.close().await;
 }

@@ -55,8 +55,10 @@ pub struct NodeConfig {
     pub api_endpoint: String,
     /// the authority that signed that endpoint's certificate
     pub ca_pem: String,
-    /// the address that Pods report as `hostIP`
+    /// the address that Pods report as `hostIP`, and at which the API server finds the kubelet API
     pub node_ip: IpAddr,
+    /// where Pods get their addresses; none: from 127/8, which only an API server of this machine takes
+    pub pod_cidr: Option<localkube_podnet::PodCidr>,
     pub labels: BTreeMap<String, String>,
     pub max_pods: usize,
     /// instead of what the machine has
@@ -87,6 +89,7 @@ impl NodeConfig {
             api_endpoint: api_endpoint.into(),
             ca_pem: ca_pem.into(),
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            pod_cidr: None,
             labels: BTreeMap::new(),
             max_pods: 110,
             cpus: None,
@@ -201,7 +204,7 @@ async fn open(client: kube::Client, runtimes: Runtimes, config: NodeConfig) -> a
         boot_id: os::boot_id()?,
         nursery: Nursery::start(&config.executable)
             .with_context(|| format!("cannot start {} as shim", config.executable.display()))?,
-        network: Network::open(&root.join("network"))?,
+        network: Network::open(&root.join("network"), config.pod_cidr)?,
         volumes: Builder {
             client: client.clone(),
             runtimes: runtimes.clone(),

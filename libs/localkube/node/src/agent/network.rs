@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use localkube_podnet::{AddressPool, ClusterView, write_hosts};
+use localkube_podnet::{AddressPool, ClusterView, PodCidr, write_hosts};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -39,12 +39,15 @@ struct Names {
 }
 
 impl Network {
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, range: Option<PodCidr>) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let table = folder.join("services.table");
         ClusterView::default().table().publish(&table)?;
         let inner = Inner {
-            pool: AddressPool::open(folder)?,
+            pool: match range {
+                Some(range) => AddressPool::open_range(folder, range)?,
+                None => AddressPool::open(folder)?,
+            },
             table,
             view: Mutex::default(),
             pods: Mutex::default(),
@@ -110,13 +113,16 @@ impl Network {
     /// Follows the cluster until cancelled.
     pub async fn run(self, client: kube::Client, cancel: CancellationToken) {
         let changed = Arc::new(Notify::new());
-        let (services, a) = follow::<Service>(&client, &changed);
-        let (slices, b) = follow::<EndpointSlice>(&client, &changed);
-        let (pods, c) = follow::<Pod>(&client, &changed);
+        let all = watcher::Config::default();
+        // a Pod that is over has no address any more
+        let alive = all.clone().fields("status.phase!=Succeeded,status.phase!=Failed");
+        let (services, a) = follow::<Service>(&client, all.clone(), &changed);
+        let (slices, b) = follow::<EndpointSlice>(&client, all, &changed);
+        let (pods, c) = follow::<Pod>(&client, alive, &changed);
         let compute = async {
             loop {
                 changed.notified().await;
-                let view = ClusterView::new(&objects(&services), &objects(&slices), &objects(&pods));
+                let view = ClusterView::new(&services.state(), &slices.state(), &pods.state());
                 self.publish(view);
             }
         };
@@ -144,7 +150,11 @@ fn join(common: &str, own: &str) -> String {
     format!("{common}{missing}")
 }
 
-fn follow<K>(client: &kube::Client, changed: &Arc<Notify>) -> (Store<K>, impl Future<Output = ()>)
+fn follow<K>(
+    client: &kube::Client,
+    which: watcher::Config,
+    changed: &Arc<Notify>,
+) -> (Store<K>, impl Future<Output = ()>)
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -156,7 +166,7 @@ where
 {
     let (store, writer) = reflector::store::<K>();
     let changed = changed.clone();
-    let stream = watcher(Api::all(client.clone()), watcher::Config::default())
+    let stream = watcher(Api::all(client.clone()), which)
         .default_backoff()
         .reflect(writer);
     let drive = async move {
@@ -166,11 +176,4 @@ where
         }
     };
     (store, drive)
-}
-
-fn objects<K>(store: &Store<K>) -> Vec<K>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
-    store.state().iter().map(|object| K::clone(object)).collect()
 }

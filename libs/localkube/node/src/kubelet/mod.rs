@@ -142,8 +142,15 @@ pub(crate) async fn serve(agent: Arc<Agent>, listener: TcpListener, cancel: Canc
                     Ok(Ok(stream)) => stream,
                     _ => return,
                 };
-                let service = hyper::service::service_fn(move |request| {
+                let certified = stream.get_ref().1.peer_certificates();
+                let certified = certified
+                    .and_then(|chain| chain.first())
+                    .and_then(|certificate| access::Certified::of(certificate));
+                let service = hyper::service::service_fn(move |mut request: hyper::Request<_>| {
                     let router = router.clone();
+                    if let Some(subject) = certified.clone() {
+                        request.extensions_mut().insert(subject);
+                    }
                     async move { Ok::<_, Infallible>(router.oneshot(request).await.into_response()) }
                 });
                 let served = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new())

@@ -110,11 +110,11 @@ async fn serve(endpoint: Endpoint, parts: Parts, payload: Body) -> Result<Respon
     }
 }
 
-/// Who sends the request. A signature by a key of ours must verify and limits the caller to its grant. Any other request
-/// counts only if the gateway has named its caller: a Pod, or the user whose laptop this is, may then sign with whatever
-/// keys its tool was given.
+/// Who sends the request. A signature must be made with a key of ours and verify, and limits the caller to its grant; whoever
+/// else the gateway names does not make a wrong one good. Only a request without any signature is its caller's own.
 fn identify(service: &Service, parts: &Parts, path: &str) -> Result<(Actor, Option<Signed>), Fault> {
-    if let Some(access_key) = sigv2::access_key(parts).filter(|key| CredentialKey::is_ours(key)) {
+    if let Some(access_key) = sigv2::access_key(parts) {
+        check_known(&access_key)?;
         sigv2::verify(
             parts,
             path,
@@ -134,25 +134,27 @@ fn identify(service: &Service, parts: &Parts, path: &str) -> Result<(Actor, Opti
     let Some(signature) = signature else {
         return Ok((service.actor(parts)?, None));
     };
-    if CredentialKey::is_ours(&signature.access_key) {
-        let secret = service.credentials.secret(&signature.access_key);
-        signature.verify(parts, parts.uri.path(), &secret, service.now())?;
-        let grant = service.credentials.read(&signature.access_key, service.now())?;
-        let actor = Actor {
-            caller: grant.caller(),
-            limit: Limit::Grant(grant),
-        };
-        let key = signature.signing_key(&secret);
-        return Ok((actor, Some((signature, key))));
+    check_known(&signature.access_key)?;
+    let secret = service.credentials.secret(&signature.access_key);
+    signature.verify(parts, parts.uri.path(), &secret, service.now())?;
+    let grant = service.credentials.read(&signature.access_key, service.now())?;
+    let actor = Actor {
+        caller: grant.caller(),
+        limit: Limit::Grant(grant),
+    };
+    let key = signature.signing_key(&secret);
+    Ok((actor, Some((signature, key))))
+}
+
+fn check_known(access_key: &str) -> Result<(), Fault> {
+    if CredentialKey::is_ours(access_key) {
+        return Ok(());
     }
-    match service.caller(parts)? {
-        Some(caller) => Ok((caller.into(), None)),
-        None => {
-            let text =
-                "the access key is not one of this installation; get one from POST /artifacts/v1/credentials";
-            Err(Fault::new(FaultCode::InvalidAccessKeyId, text))
-        }
-    }
+    let text = format!(
+        "access key {access_key:?} is not one of this installation; get one from POST /artifacts/v1/credentials, or, on your own \
+         machine, send unsigned requests"
+    );
+    Err(Fault::new(FaultCode::InvalidAccessKeyId, text))
 }
 
 impl Call {
@@ -258,7 +260,7 @@ impl Call {
         let number = |name: &str| self.header(name).and_then(|text| text.parse().ok());
         match sigv4::payload_of(&self.headers)? {
             Payload::Chunked { signed, trailer } => {
-                // without a key of ours there is nothing to check chunks with, and the gateway vouches for the caller
+                // an unsigned request has no key to check chunks with
                 let signer = self
                     .signature
                     .as_ref()
