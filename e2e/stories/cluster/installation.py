@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "cluster"))
 
+import go_programs  # noqa: E402
 from cluster import Cluster, write_kubeconfig  # noqa: E402
 
 SERVICES = ["profiles", "metadata", "artifacts", "tuning", "training", "serving", "notebooks", "pipelines", "gateway"]
@@ -200,7 +201,7 @@ class Installation:
         return self.services["gateway"].url
 
     def kubectl(self, *args, stdin=None, check=True):
-        command = ["kubectl", "--kubeconfig", str(self.cluster.kubeconfig), *args]
+        command = [str(go_programs.kubectl()), "--kubeconfig", str(self.cluster.kubeconfig), *args]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=180)
         assert not check or done.returncode == 0, f"{' '.join(args)}: {done.stderr}"
         return done
