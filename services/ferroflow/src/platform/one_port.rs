@@ -5,7 +5,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ferroflow_telemetry::Metrics;
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -21,7 +21,10 @@ pub(crate) fn router(
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(move || async move { readyz(&missing()) }))
-        .route("/metrics", get(move || async move { metrics.response() }))
+        .route(
+            "/metrics",
+            get(move |headers: HeaderMap| async move { metrics.response(&headers).await }),
+        )
         .fallback(move |request: Request| {
             let to = if is_grpc(&request) {
                 grpc.clone()
