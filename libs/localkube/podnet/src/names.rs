@@ -139,20 +139,22 @@ pub fn write_hosts(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::{Pod, Service};
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
     use k8s_openapi::serde_json::{from_value, json};
     use std::os::unix::fs::MetadataExt;
 
     pub(crate) fn cluster() -> ClusterView {
         let service = |ns: &str, name: &str, ip: &str| {
-            from_value(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}]}})).unwrap()
+            from_value::<Service>(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}]}})).unwrap()
         };
         let slice = |ns: &str, svc: &str, endpoints: k8s_openapi::serde_json::Value| {
-            from_value(json!({"metadata": {"namespace": ns, "labels": {"kubernetes.io/service-name": svc}}, "addressType": "IPv4",
+            from_value::<EndpointSlice>(json!({"metadata": {"namespace": ns, "labels": {"kubernetes.io/service-name": svc}}, "addressType": "IPv4",
                 "endpoints": endpoints, "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}))
             .unwrap()
         };
         let pod = |ns: &str, name: &str, ip: &str, sub: Option<&str>, phase: &str| {
-            from_value(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"containers": [], "subdomain": sub}, "status": {"podIP": ip, "phase": phase}})).unwrap()
+            from_value::<Pod>(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"containers": [], "subdomain": sub}, "status": {"podIP": ip, "phase": phase}})).unwrap()
         };
         ClusterView::new(
             &[
