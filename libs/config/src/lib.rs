@@ -41,9 +41,9 @@ where
         syntax(file, &text)?;
         figment = figment.merge(Toml::string(&text));
     }
-    // FERROFLOW_CONFIG names the file itself and is no key of it
+    // FERROFLOW_CONFIG names the file itself, and FERROFLOW_TEST_... what tests run against: no keys of it
     let env = Env::prefixed(env_prefix)
-        .ignore(&["config", "test_postgres", "test_nats"])
+        .filter(|key| key != "config" && !key.starts_with("test_"))
         .split("__");
     figment
         .merge(env)

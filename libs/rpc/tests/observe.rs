@@ -52,6 +52,28 @@ impl SpanExporter for Exported {
     }
 }
 
+impl Exported {
+    /// The newest trace under a span called `root`: that span, the client's and the server's. Waits for what ends after the
+    /// answer, and leaves out what another test of this process does.
+    async fn trace(&self) -> (SpanData, SpanData, SpanData) {
+        for _ in 0..500 {
+            let spans = self.0.lock().unwrap().clone();
+            let root = spans.iter().rev().find(|span| span.name == "root").unwrap();
+            let of_kind = |kind: SpanKind| {
+                let mut trace = spans
+                    .iter()
+                    .filter(|s| s.span_context.trace_id() == root.span_context.trace_id());
+                trace.find(|s| s.span_kind == kind).cloned()
+            };
+            if let (Some(client), Some(server)) = (of_kind(SpanKind::Client), of_kind(SpanKind::Server)) {
+                return (root.clone(), client, server);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("no span of client and server within 5 s");
+    }
+}
+
 fn routes(key: &CallerKey) -> tonic::service::Routes {
     ServerBuilder::new("profiles", key.clone())
         .add(ProfileServiceServer::new(Known))
@@ -90,22 +112,13 @@ async fn client_and_server_are_one_trace() {
         Transport::in_process(late, key.clone(), "test"),
         Transport::channel(&url, key.clone(), "test").unwrap(),
     ] {
-        exported.0.lock().unwrap().clear();
         let root = tracing::info_span!("root");
         get(&transport, "broken")
             .instrument(root.clone())
             .await
             .unwrap_err();
         drop(root);
-        let spans = exported.0.lock().unwrap().clone();
-        let of_kind = |kind: SpanKind| {
-            let mut found = spans
-                .iter()
-                .filter(|s| s.span_kind == kind && s.instrumentation_scope.name() == "test");
-            found.next().unwrap_or_else(|| panic!("no {kind:?} span"))
-        };
-        let (client, server) = (of_kind(SpanKind::Client), of_kind(SpanKind::Server));
-        let root = spans.iter().find(|span| span.name == "root").unwrap();
+        let (root, client, server) = exported.trace().await;
         assert_eq!(root.parent_span_id, SpanId::INVALID);
         assert_eq!(client.parent_span_id, root.span_context.span_id());
         assert_eq!(server.parent_span_id, client.span_context.span_id());
