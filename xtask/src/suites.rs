@@ -132,19 +132,7 @@ fn rust(report: &mut Report, quick: bool) -> anyhow::Result<()> {
         }
         Err(error) => report.skip("rust", &format!("tests with Azure's emulator: {error:#}")),
     }
-    let mut running = Vec::new();
-    for (variable, started) in [
-        ("FERROFLOW_TEST_POSTGRES", servers::postgres()),
-        ("FERROFLOW_TEST_NATS", servers::nats()),
-    ] {
-        match started {
-            Ok(server) => {
-                test.env(variable, &server.url);
-                running.push(server);
-            }
-            Err(error) => report.skip("rust", &format!("tests of {variable}: {error:#}")),
-        }
-    }
+    let _running = with_servers(report, "rust", &mut test);
     for (variable, requirements) in [
         (
             "FERROFLOW_TEST_KFP_PYTHON",
@@ -160,6 +148,24 @@ fn rust(report: &mut Report, quick: bool) -> anyhow::Result<()> {
         }
     }
     report.suite("rust", &mut test)
+}
+
+/// Starts PostgreSQL and NATS for a suite; they end with what is answered.
+fn with_servers(report: &mut Report, suite: &str, test: &mut Command) -> Vec<servers::Server> {
+    let mut running = Vec::new();
+    for (variable, started) in [
+        ("FERROFLOW_TEST_POSTGRES", servers::postgres()),
+        ("FERROFLOW_TEST_NATS", servers::nats()),
+    ] {
+        match started {
+            Ok(server) => {
+                test.env(variable, &server.url);
+                running.push(server);
+            }
+            Err(error) => report.skip(suite, &format!("tests of {variable}: {error:#}")),
+        }
+    }
+    running
 }
 
 fn dashboard(report: &mut Report) -> anyhow::Result<()> {
@@ -229,6 +235,11 @@ fn stories(report: &mut Report) -> anyhow::Result<()> {
         test.args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"])
             .arg(&suite);
         test.env("FERROFLOW", &*program);
+        let _running = if suite.ends_with("cluster") {
+            with_servers(report, &name, &mut test)
+        } else {
+            Vec::new()
+        };
         report.suite(&name, &mut test)?;
     }
     Ok(())

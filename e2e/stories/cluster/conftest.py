@@ -14,8 +14,7 @@ def missing():
     if os.geteuid() != 0:
         return "only root can make the Pods' addresses local (ip route add local)"
     for tool, why in [("go", "a real kube-apiserver cannot be built"), ("etcd", "Debian: etcd-server"), ("ip", "Debian: iproute2"),
-                      ("openssl", "it makes the certificates"), ("kubectl", "it applies the manifests"),
-                      ("psql", "Debian: postgresql")]:
+                      ("openssl", "it makes the certificates"), ("psql", "Debian: postgresql")]:
         if not shutil.which(tool):
             return f"{tool} is not installed: {why}"
     if not shutil.which(program()):

@@ -20,7 +20,7 @@ struct Webhooks;
 #[error("manifest {file} is not valid YAML: {source}")]
 pub struct ManifestError {
     file: String,
-    source: serde_saphyr::Error,
+    source: Box<serde_saphyr::Error>,
 }
 
 /// All CustomResourceDefinitions.
@@ -56,7 +56,7 @@ fn load<T: RustEmbed>() -> Result<Vec<Value>, ManifestError> {
         let text = String::from_utf8_lossy(&file.data);
         let parsed: Vec<Value> = serde_saphyr::from_multiple(&text).map_err(|source| ManifestError {
             file: name.to_string(),
-            source,
+            source: Box::new(source),
         })?;
         documents.extend(parsed.into_iter().filter(|d| !d.is_null()));
     }

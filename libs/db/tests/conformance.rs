@@ -27,7 +27,7 @@ async fn engines() -> Vec<Fixture> {
             all.push(DbOptions::url(&url, &name));
         }
         Err(_) => {
-            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)")
+            eprintln!("SKIPPED postgres: FERROFLOW_TEST_POSTGRES is not set (cargo xtask test sets it)");
         }
     }
     let mut fixtures = Vec::new();

@@ -241,7 +241,7 @@ impl Handle {
                     }
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(lease = name, %error, "cannot renew the lease; trying again")
+                    tracing::warn!(lease = name, %error, "cannot renew the lease; trying again");
                 }
                 Err(_) => {
                     return anyhow::anyhow!(

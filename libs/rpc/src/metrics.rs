@@ -83,7 +83,7 @@ impl GrpcMetrics {
                 call.watch(next.run(request).await)
             }
         }));
-        Routes::from(RoutesBuilder::from(router).routes())
+        RoutesBuilder::from(router).routes()
     }
 }
 

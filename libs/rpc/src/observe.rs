@@ -58,7 +58,6 @@ pub(crate) fn finish_grpc(span: &Span, kind: &str, code: tonic::Code) {
 }
 
 /// REST routes of a service, each request in a span of its own.
-#[must_use]
 pub fn observe_rest(service: &'static str, routes: axum::Router) -> axum::Router {
     routes.layer(from_fn(move |request, next| observe(service, request, next)))
 }

@@ -44,7 +44,7 @@ impl ServerBuilder {
 
     /// Adds a generated service.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "the builder keeps the service")]
+    #[expect(clippy::should_implement_trait, reason = "no arithmetic, as everybody sees")]
     pub fn add<S>(mut self, service: S) -> Self
     where
         S: Service<http::Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
@@ -105,7 +105,7 @@ impl ServerBuilder {
                 observe(name, request, next)
             }))
             .layer(CatchPanicLayer::custom(panicked));
-        Routes::from(RoutesBuilder::from(router).routes())
+        RoutesBuilder::from(router).routes()
     }
 }
 

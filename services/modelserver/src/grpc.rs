@@ -276,7 +276,7 @@ fn from_contents(name: &str, datatype: Datatype, contents: InferTensorContents) 
         Datatype::Uint64 => Data::Uint64(contents.uint64_contents),
         Datatype::Fp32 => Data::Fp32(contents.fp32_contents),
         Datatype::Fp64 => Data::Fp64(contents.fp64_contents),
-        Datatype::Bytes => Data::Bytes(contents.bytes_contents.into_iter().map(Into::into).collect()),
+        Datatype::Bytes => Data::Bytes(contents.bytes_contents),
         Datatype::Fp16 => {
             return Err(InferError::tensor(
                 name,
@@ -295,7 +295,9 @@ fn into_contents(data: Data) -> InferTensorContents {
         Data::Int16(values) => contents.int_contents = values.into_iter().map(i32::from).collect(),
         Data::Int32(values) => contents.int_contents = values,
         Data::Int64(values) => contents.int64_contents = values,
-        Data::Uint8(values) => contents.uint_contents = values.into_iter().map(u32::from).collect(),
+        Data::Uint8(values) => {
+            contents.uint_contents = values.into_iter().map(u32::from).collect();
+        }
         Data::Uint16(values) | Data::Fp16(values) => {
             contents.uint_contents = values.into_iter().map(u32::from).collect()
         }
@@ -303,7 +305,7 @@ fn into_contents(data: Data) -> InferTensorContents {
         Data::Uint64(values) => contents.uint64_contents = values,
         Data::Fp32(values) => contents.fp32_contents = values,
         Data::Fp64(values) => contents.fp64_contents = values,
-        Data::Bytes(values) => contents.bytes_contents = values.into_iter().map(Into::into).collect(),
+        Data::Bytes(values) => contents.bytes_contents = values,
     }
     contents
 }
@@ -346,9 +348,7 @@ fn encode(
             ..InferOutputTensor::default()
         };
         if raw {
-            response
-                .raw_output_contents
-                .push(output.data.to_le_bytes().into());
+            response.raw_output_contents.push(output.data.to_le_bytes());
         } else {
             tensor.contents = Some(into_contents(output.data));
         }

@@ -17,6 +17,8 @@ pub struct Options {
     pub step_env: Vec<(String, String)>,
     /// As whom steps run unless a run says otherwise.
     pub step_service_account: String,
+    /// Where launchers send their spans, as a Pod resolves it: an OTLP collector that speaks gRPC.
+    pub collector: Option<String>,
     /// At most so many Pods of steps at a time.
     pub max_pods: usize,
     /// How long an image may fail to be pulled before the attempt fails.
@@ -32,6 +34,7 @@ impl Default for Options {
             pipeline_root: "s3://mlpipeline/v2/artifacts".to_owned(),
             step_env: Vec::new(),
             step_service_account: "default-editor".to_owned(),
+            collector: None,
             max_pods: 200,
             image_grace: Duration::from_secs(10),
         }

@@ -12,6 +12,7 @@ use ferroflow_pipelines::store::{
     AttemptRow, Changes, ExperimentRow, ListQuery, PipelineRow, Predicate, PredicateValue, RecurringRow,
     RunRow, RunUpdate, Sort, StateChange, Store, TaskRow, VersionRow,
 };
+use ferroflow_telemetry::TraceContext;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -85,6 +86,7 @@ fn run(id: &str, experiment: &str, second: i64) -> RunRow {
         }],
         terminate: false,
         revision: 1,
+        trace: TraceContext::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "a=1"),
     }
 }
 

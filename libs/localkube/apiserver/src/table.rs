@@ -83,10 +83,11 @@ fn cells(ctx: &Ctx, obj: &Value, now: i64) -> Vec<Value> {
 fn cell(kind: &str, v: &Value, now: i64) -> Value {
     match (kind, v) {
         (_, Value::Null) => Value::Null,
-        ("string", Value::String(_)) => v.clone(),
+        ("string", Value::String(_)) | ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => {
+            v.clone()
+        }
         ("string", other) => other.to_string().into(),
         ("integer", Value::Number(n)) => n.as_i64().map_or(Value::Null, Value::from),
-        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => v.clone(),
         ("date", Value::String(s)) => times::age(Some(s), now).into(),
         _ => Value::Null,
     }

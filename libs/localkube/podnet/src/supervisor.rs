@@ -160,7 +160,6 @@ impl Supervisor {
             Step::Answer(Answer::Continue)
         } else {
             match rewrite::connect(asked, self.pod) {
-                Connect::Leave => Step::Answer(Answer::Continue),
                 Connect::Pod(to) => self.with_socket(call, fd, |socket| self.connect(socket, asked, to)),
                 Connect::Service(service) => {
                     self.with_socket(call, fd, |socket| self.connect_service(socket, asked, service))
@@ -171,7 +170,7 @@ impl Supervisor {
                 Connect::Outside(to) if is_of_this_machine(*to.ip()) => {
                     self.with_socket(call, fd, |socket| self.connect(socket, asked, to))
                 }
-                Connect::Outside(_) => Step::Answer(Answer::Continue),
+                Connect::Leave | Connect::Outside(_) => Step::Answer(Answer::Continue),
             }
         }
     }

@@ -145,6 +145,10 @@ impl Adapters for ClusterAdapters {
         self.metrics.clone()
     }
 
+    fn collector(&self) -> Option<String> {
+        Some(self.settings.otlp_endpoint.clone()).filter(|url| !url.is_empty())
+    }
+
     fn artifacts(&self) -> String {
         self.settings.artifacts.clone()
     }

@@ -30,14 +30,33 @@ pub(crate) struct Front {
     to: SocketAddr,
 }
 
-/// The platform's own Services, led to the gateway and, for S3 at `/`, to a listener of its own.
-pub(crate) fn fronts(gateway: SocketAddr, s3: SocketAddr) -> Vec<Front> {
+/// Where a Pod finds the collector of this machine, whose localhost is not the Pod's.
+pub(crate) const COLLECTOR: &str = "http://otel-collector.kubeflow:4317";
+
+/// The address of a collector on this machine's loopback; none for one elsewhere, which Pods reach as they are told.
+pub(crate) fn loopback(url: &str) -> Option<SocketAddr> {
+    let url: http::Uri = url.parse().ok()?;
+    let port = url.port_u16().unwrap_or(4317);
+    let ip = match url.host()?.trim_matches(['[', ']']) {
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        host => host.parse::<IpAddr>().ok()?,
+    };
+    ip.is_loopback().then(|| SocketAddr::new(ip, port))
+}
+
+/// The platform's own Services, led to the gateway and, for S3 at `/`, to a listener of its own; and the collector of this machine.
+pub(crate) fn fronts(gateway: SocketAddr, s3: SocketAddr, collector: &str) -> Vec<Front> {
+    let collector = loopback(collector).map(|to| Front {
+        name: "otel-collector",
+        ports: &[("otlp-grpc", 4317)],
+        to,
+    });
     let front = |(name, _, ports): &Known| Front {
         name,
         ports,
         to: if *name == "minio-service" { s3 } else { gateway },
     };
-    SERVICES.iter().map(front).collect()
+    SERVICES.iter().map(front).chain(collector).collect()
 }
 
 /// The Services of a cluster, each with the Pods of one of our services behind it: what SDKs call, and how services call each other.

@@ -89,6 +89,14 @@ impl Adapters for LaptopAdapters {
         self.metrics.clone()
     }
 
+    fn collector(&self) -> Option<String> {
+        let url = self.settings.otlp_endpoint.as_str();
+        match endpoints::loopback(url) {
+            Some(_) => Some(endpoints::COLLECTOR.to_owned()),
+            None => Some(url.to_owned()).filter(|url| !url.is_empty()),
+        }
+    }
+
     fn artifacts(&self) -> String {
         format!("file://{}", self.data.path("artifacts").display())
     }
@@ -157,7 +165,7 @@ impl Laptop {
         }
 
         let s3 = TcpListener::bind("127.0.0.1:0").await?;
-        let fronts = endpoints::fronts(gateway, s3.local_addr()?);
+        let fronts = endpoints::fronts(gateway, s3.local_addr()?, &settings.otlp_endpoint);
         endpoints::publish(&admin, &fronts).await?;
         bootstrap::apply_webhooks(&admin).await?;
 

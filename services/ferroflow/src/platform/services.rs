@@ -34,6 +34,8 @@ pub(crate) trait Adapters: Send + Sync {
     fn metrics(&self) -> Metrics;
     /// URL of the folder or bucket that holds artifacts.
     fn artifacts(&self) -> String;
+    /// Where Pods send their spans: the URL of an OTLP collector, as they resolve it.
+    fn collector(&self) -> Option<String>;
     /// Under which domain and port models are reached from outside.
     fn models(&self) -> (String, u16);
 }
@@ -214,7 +216,11 @@ pub(crate) async fn pipelines(adapters: &dyn Adapters, cancel: &CancellationToke
         artifacts: adapters.transport("pipelines", "artifacts")?,
         metadata: adapters.transport("pipelines", "metadata")?,
     };
-    let service = Pipelines::new(deps, Options::default()).await?;
+    let options = Options {
+        collector: adapters.collector(),
+        ..Options::default()
+    };
+    let service = Pipelines::new(deps, options).await?;
     Ok(Part {
         name: "pipelines",
         rest: Some(service.rest()),

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use ferroflow_auth::Caller;
 use ferroflow_kernel::{Code, Error, Result, new_id};
+use ferroflow_telemetry::TraceContext;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -335,6 +336,7 @@ impl Api {
             }],
             terminate: false,
             revision: 1,
+            trace: TraceContext::current(),
             id,
         };
         self.store.create_run(&row).await?;

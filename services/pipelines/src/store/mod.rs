@@ -74,6 +74,8 @@ CREATE TABLE lineage (
 CREATE INDEX lineage_done ON lineage (done, seq);
 CREATE TABLE artifact_ids (
   run_id TEXT NOT NULL, uri TEXT NOT NULL, artifact_id BIGINT NOT NULL, PRIMARY KEY (run_id, uri));
+", "
+ALTER TABLE runs ADD COLUMN trace TEXT;
 "];
 
 /// The rows.

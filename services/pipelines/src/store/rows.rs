@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ferroflow_telemetry::TraceContext;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -136,6 +137,8 @@ pub struct RunRow {
     pub terminate: bool,
     /// Grows with every change.
     pub revision: i64,
+    /// Where in a trace the request was that made it.
+    pub trace: Option<TraceContext>,
 }
 
 /// What changes in a run while it is worked on.

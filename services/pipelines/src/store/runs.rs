@@ -11,7 +11,7 @@ use crate::domain::run::TaskState;
 
 const COLUMNS: &str = "id, namespace, experiment_id, display_name, description, storage_state, state, error, \
     pipeline_name, spec, pipeline_id, version_id, parameters, runtime_config, pipeline_root, service_account, \
-    resource_name, recurring_run_id, created_by, created_at, scheduled_at, finished_at, history, terminate, revision";
+    resource_name, recurring_run_id, created_by, created_at, scheduled_at, finished_at, history, terminate, revision, trace";
 
 fn read(row: &Row) -> Result<RunRow, DbError> {
     Ok(RunRow {
@@ -40,6 +40,9 @@ fn read(row: &Row) -> Result<RunRow, DbError> {
         history: row.json(22)?,
         terminate: row.bool(23)?,
         revision: row.int(24)?,
+        trace: row
+            .opt_text(25)?
+            .and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 
@@ -65,9 +68,9 @@ impl Store {
                         "INSERT INTO runs (id, namespace, experiment_id, display_name, description, storage_state, \
                          state, error, pipeline_name, spec, pipeline_id, version_id, parameters, runtime_config, \
                          pipeline_root, service_account, resource_name, recurring_run_id, created_by, created_at, \
-                         scheduled_at, finished_at, history, terminate, active, revision) VALUES ($1, $2, $3, $4, $5, \
+                         scheduled_at, finished_at, history, terminate, active, revision, trace) VALUES ($1, $2, $3, $4, $5, \
                          'AVAILABLE', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
-                         $22, 0, 1, $23) ON CONFLICT (id) DO NOTHING",
+                         $22, 0, 1, $23, $24) ON CONFLICT (id) DO NOTHING",
                         params![
                             &row.id,
                             &row.namespace,
@@ -91,7 +94,8 @@ impl Store {
                             row.scheduled_at,
                             row.finished_at,
                             json!(row.history),
-                            row.revision
+                            row.revision,
+                            row.trace.as_ref().map(|trace| json!(trace).to_string())
                         ],
                     )
                     .await?;

@@ -5,6 +5,7 @@ pub mod artifacts;
 pub mod hints;
 pub mod lineage;
 pub mod pod;
+mod trace;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

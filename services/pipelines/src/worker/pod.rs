@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferroflow_api::step::{ENV_ARTIFACTS_URL, ENV_HINT_URL, ENV_TOKEN};
+use ferroflow_api::step::{ENV_ARTIFACTS_URL, ENV_HINT_URL, ENV_TOKEN, StepTrace};
 use k8s_openapi::api::core::v1::{
     ConfigMapEnvSource, ConfigMapKeySelector, ConfigMapVolumeSource, Container, ContainerState,
     EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource, ImageVolumeSource, KeyToPath,
@@ -72,8 +72,6 @@ pub struct Parts<'a> {
     pub hint: &'a str,
     /// Options of the service.
     pub options: &'a Options,
-    /// Trace of the run, if there is one.
-    pub traceparent: Option<&'a str>,
 }
 
 /// Builds the Pod.
@@ -88,7 +86,6 @@ pub fn build(parts: &Parts<'_>) -> Result<Pod, String> {
         credentials,
         hint,
         options,
-        traceparent,
     } = parts;
     let step = &plan.step;
     // `$` starts a variable reference in a container's arguments; inside JSON text it has another spelling.
@@ -125,11 +122,13 @@ pub fn build(parts: &Parts<'_>) -> Result<Pod, String> {
         ("AWS_ENDPOINT_URL", &credentials.endpoint),
         ("AWS_ENDPOINT_URL_S3", &credentials.endpoint),
         ("AWS_REGION", "us-east-1"),
-        ("TRACEPARENT", traceparent.unwrap_or_default()),
     ] {
         if !value.is_empty() {
             env.push(plain(name, value));
         }
+    }
+    for (name, value) in step.trace.iter().flat_map(StepTrace::environment) {
+        env.push(plain(name, value));
     }
     for (name, value) in options.step_env.iter().chain(&plan.env) {
         env.retain(|variable| variable.name != *name);

@@ -2,7 +2,6 @@ use super::*;
 use crate::domain::FailureReason;
 use serde_json::{Value, json};
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
 fn service(status: Value) -> InferenceService {
     serde_json::from_value(json!({
         "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
@@ -22,7 +21,6 @@ fn deployment(available: i32, updated: i32, replicas: i32) -> Deployment {
     .unwrap()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
 fn pod(init: Value, main: Value) -> Pod {
     let container = |name: &str, state: Value| {
         let mut status =

@@ -1,7 +1,6 @@
 use super::*;
 use crate::runtimes::shipped;
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
 fn service(predictor: Value) -> InferenceService {
     serde_json::from_value(json!({
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -26,7 +25,6 @@ fn runtime(name: &str) -> Selected {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write json! in place")]
 fn built(predictor: Value, runtime: Option<&Selected>) -> Value {
     let deployment = deployment(
         &service(predictor),

@@ -738,7 +738,7 @@ mod tests {
     #[test]
     fn restart_policy() {
         let always = errors(&job(|spec| {
-            spec["template"]["spec"]["restartPolicy"] = Value::Null
+            spec["template"]["spec"]["restartPolicy"] = Value::Null;
         }));
         assert_eq!(
             always,

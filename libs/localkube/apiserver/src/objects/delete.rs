@@ -147,11 +147,11 @@ pub(crate) async fn delete(
             Some(current) => delete_once(server, ctx, name, &place, current, options).await,
         };
         match done {
-            Ok(Done::LostRace) => {}
             Ok(Done::Written(outcome)) => return Ok(outcome),
             // a refusal, or that nothing changes, counts only if what it was found by is durable
             Ok(Done::Unwritten(outcome)) if inner.store.stands(&seen).await => return Ok(outcome),
             Err(error) if inner.store.stands(&seen).await => return Err(error),
+            // the race is lost: again
             _ => {}
         }
     }

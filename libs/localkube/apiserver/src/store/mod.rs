@@ -26,6 +26,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 
+/// Told whether a write is on disk.
+type Durable = oneshot::Receiver<Result<(), String>>;
+
 pub use object::{Change, ChangeKind, Key, Obj};
 pub use sqlite::OpenStoreError;
 
@@ -293,7 +296,7 @@ impl Store {
         mut value: Value,
         remove: bool,
         permit: OwnedSemaphorePermit,
-    ) -> Result<(Arc<Obj>, oneshot::Receiver<Result<(), String>>), WriteError> {
+    ) -> Result<(Arc<Obj>, Durable), WriteError> {
         let rv = state.next_rv;
         state.next_rv += 1;
         if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {

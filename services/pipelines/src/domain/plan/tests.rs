@@ -210,7 +210,7 @@ fn behave(_: &str, step: &StepPlan) -> AttemptState {
 #[test]
 fn a_step_is_told_everything_it_needs() {
     let mut world = fixture(
-        include_str!("../../tests/fixtures/one_step.yaml"),
+        include_str!("../../../tests/fixtures/one_step.yaml"),
         &[("a", json!(5.0))],
     );
     let end = world.play(behave);
@@ -237,7 +237,7 @@ fn a_step_is_told_everything_it_needs() {
 
 #[test]
 fn tasks_follow_their_inputs_and_their_dependencies() {
-    let mut world = fixture(include_str!("../../tests/fixtures/chain.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/chain.yaml"), &[]);
     let first = world.plan();
     assert!(world.apply(first));
     let end = world.play(|path, step| match path {
@@ -257,7 +257,7 @@ fn tasks_follow_their_inputs_and_their_dependencies() {
 
 #[test]
 fn a_failed_step_is_tried_again_after_its_back_off() {
-    let mut world = fixture(include_str!("../../tests/fixtures/chain.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/chain.yaml"), &[]);
     let end = world.play(|path, step| match path {
         "root/train" => AttemptState::Failed("exit code 3".into()),
         _ => behave(path, step),
@@ -295,7 +295,7 @@ fn one_branch_runs_and_gives_its_value_on() {
         ("x", "condition-4/say-3"),
     ] {
         let mut world = fixture(
-            include_str!("../../tests/fixtures/branches.yaml"),
+            include_str!("../../../tests/fixtures/branches.yaml"),
             &[("threshold", json!(2))],
         );
         let end = world.play(|path, step| match path {
@@ -321,7 +321,7 @@ fn one_branch_runs_and_gives_its_value_on() {
 #[test]
 fn nested_pipelines_hand_values_in_and_out() {
     let mut world = fixture(
-        include_str!("../../tests/fixtures/nested.yaml"),
+        include_str!("../../../tests/fixtures/nested.yaml"),
         &[("x", json!(10.0))],
     );
     let end = world.play(behave);
@@ -334,7 +334,7 @@ fn nested_pipelines_hand_values_in_and_out() {
 #[test]
 fn loops_run_every_pass_and_collect_in_order() {
     let mut world = fixture(
-        include_str!("../../tests/fixtures/loops.yaml"),
+        include_str!("../../../tests/fixtures/loops.yaml"),
         &[("names", json!(["x", "y", "z"]))],
     );
     let first = world.plan();
@@ -370,7 +370,7 @@ fn loops_run_every_pass_and_collect_in_order() {
 
 #[test]
 fn exit_tasks_run_after_failure_and_learn_the_state() {
-    let mut world = fixture(include_str!("../../tests/fixtures/exits.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/exits.yaml"), &[]);
     let end = world.play(|path, step| match path {
         "root/exit-handler-1/say" => AttemptState::Failed("boom".into()),
         "root/flip" => AttemptState::Failed("no coin".into()),
@@ -391,7 +391,7 @@ fn exit_tasks_run_after_failure_and_learn_the_state() {
 
 #[test]
 fn placeholders_are_replaced_before_a_pod_exists() {
-    let mut world = fixture(include_str!("../../tests/fixtures/containers.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/containers.yaml"), &[]);
     let end = world.play(|path, step| match path {
         "root/shell" => gives(&json!({"out": "hi"})),
         _ => behave(path, step),
@@ -410,7 +410,7 @@ fn placeholders_are_replaced_before_a_pod_exists() {
 
 #[test]
 fn an_importer_needs_no_pod() {
-    let mut world = fixture(include_str!("../../tests/fixtures/imports.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/imports.yaml"), &[]);
     world.play(behave);
     assert_eq!(world.paths(), ["root/train"]);
     let data = &world.started[0].1.step.executor_input["inputs"]["artifacts"]["data"]["artifacts"][0];
@@ -423,7 +423,7 @@ fn an_importer_needs_no_pod() {
 
 #[test]
 fn a_cached_result_stands_for_the_step() {
-    let mut world = fixture(include_str!("../../tests/fixtures/one_step.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/one_step.yaml"), &[]);
     let outputs = Arc::new(Outputs {
         parameters: BTreeMap::from([("Output".into(), json!(3))]),
         ..Outputs::default()
@@ -440,7 +440,7 @@ fn a_cached_result_stands_for_the_step() {
 
 #[test]
 fn a_terminated_run_stops_what_runs_and_starts_nothing() {
-    let mut world = fixture(include_str!("../../tests/fixtures/loops.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/loops.yaml"), &[]);
     let first = world.plan();
     world.apply(first);
     let second = world.plan();
@@ -460,7 +460,7 @@ fn a_terminated_run_stops_what_runs_and_starts_nothing() {
 
 #[test]
 fn no_more_is_started_than_there_is_room_for() {
-    let mut world = fixture(include_str!("../../tests/fixtures/loops.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/loops.yaml"), &[]);
     let first = world.plan();
     world.apply(first);
     let starts = plan(&world.run, &world.observed, world.now, 2).actions;
@@ -476,7 +476,7 @@ fn no_more_is_started_than_there_is_room_for() {
 
 #[test]
 fn a_platform_spec_is_resolved() {
-    let mut world = fixture(include_str!("../../tests/fixtures/platform.yaml"), &[]);
+    let mut world = fixture(include_str!("../../../tests/fixtures/platform.yaml"), &[]);
     world.play(behave);
     let kubernetes = world.started[0].1.kubernetes.as_ref().unwrap();
     assert_eq!(kubernetes["secretAsEnv"][0]["secretNameParameter"], "s");
