@@ -125,25 +125,24 @@ impl Actor {
             self.wait(&plan).await?;
             if std::mem::take(&mut self.stale) {
                 // What was learned is recorded before everything is read again.
-                self.record(&Changes::default()).await?;
+                let learned = std::mem::take(&mut self.pending);
+                self.record(&learned).await?;
                 self.refresh().await?;
             }
         }
     }
 
-    /// Records changes, after those that were learned since the last tick.
-    async fn record(&mut self, changes: &Changes) -> Result<()> {
+    /// Records changes.
+    async fn record(&self, changes: &Changes) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let now = self.shared.clock.now();
         let (id, namespace, pipeline) = (&self.run.id, &self.run.namespace, &self.run.pipeline_name);
-        for changes in [&std::mem::take(&mut self.pending), changes] {
-            if !changes.is_empty() {
-                self.shared
-                    .store
-                    .apply(id, namespace, pipeline, now, changes)
-                    .await?;
-            }
-        }
-        Ok(())
+        self.shared
+            .store
+            .apply(id, namespace, pipeline, now, changes)
+            .await
     }
 
     /// Reads everything that is known about the run, and looks at the Pods of attempts that are under way.
@@ -240,11 +239,14 @@ impl Actor {
             stops.clear();
         };
         self.describe(&plan, &mut changes);
-        self.record(&changes).await?;
+        // Credentials are made meanwhile, and used only for what is recorded.
+        let plans = std::mem::take(&mut self.uncreated);
+        let (recorded, minted) = tokio::join!(self.record(&changes), self.mint(plans));
+        recorded?;
         if !changes.lineage.is_empty() {
             self.shared.lineage.notify_one();
         }
-        self.create_pods().await?;
+        self.create_pods(minted).await?;
         for (path, attempt) in stops {
             self.stop(&path, attempt).await;
         }

@@ -11,7 +11,11 @@ use super::Actor;
 use crate::domain::plan;
 use crate::domain::run::AttemptState;
 use crate::domain::step::{StepPlan, task_id};
+use crate::worker::artifacts::Credentials;
 use crate::worker::pod;
+
+/// An attempt, with the credentials of its Pod or why there are none.
+type Minted = (StepPlan, Result<Credentials>);
 
 /// Pods are created so many at a time.
 const SIDE_BY_SIDE: usize = 16;
@@ -75,15 +79,40 @@ impl Actor {
         self.recheck.push((at, path.to_owned(), number));
     }
 
-    pub(super) async fn create_pods(&mut self) -> Result<()> {
-        let plans = std::mem::take(&mut self.uncreated);
-        if plans.is_empty() {
+    /// The account of the run's Pods.
+    fn account(&self) -> &str {
+        match self.run.service_account.as_str() {
+            "" => self.shared.options.step_service_account.as_str(),
+            account => account,
+        }
+    }
+
+    /// Credentials for attempts whose Pods are to be created.
+    pub(super) async fn mint(&self, plans: Vec<StepPlan>) -> Vec<Minted> {
+        let (artifacts, namespace) = (&self.shared.artifacts, self.run.namespace.as_str());
+        futures::stream::iter(plans)
+            .map(|plan| async move {
+                let credentials = artifacts
+                    .credentials(namespace, self.account(), &plan.folder)
+                    .await;
+                (plan, credentials)
+            })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await
+    }
+
+    pub(super) async fn create_pods(&mut self, minted: Vec<Minted>) -> Result<()> {
+        if minted.is_empty() {
             return Ok(());
         }
         let this = &*self;
-        let created: Vec<(StepPlan, Result<String, Failure>)> = futures::stream::iter(plans)
-            .map(|plan| async move {
-                let result = this.create_pod(&plan).await;
+        let created: Vec<(StepPlan, Result<String, Failure>)> = futures::stream::iter(minted)
+            .map(|(plan, credentials)| async move {
+                let result = match credentials {
+                    Ok(credentials) => this.create_pod(&plan, &credentials).await,
+                    Err(error) => Err(Failure::of(&error, "credentials")),
+                };
                 (plan, result)
             })
             .buffer_unordered(SIDE_BY_SIDE)
@@ -119,26 +148,17 @@ impl Actor {
     }
 
     /// Creates the Pod of an attempt, or finds it; gives its UID.
-    async fn create_pod(&self, plan: &StepPlan) -> Result<String, Failure> {
+    async fn create_pod(&self, plan: &StepPlan, credentials: &Credentials) -> Result<String, Failure> {
         let shared = &self.shared;
-        let account = match self.run.service_account.as_str() {
-            "" => shared.options.step_service_account.as_str(),
-            account => account,
-        };
-        let credentials = shared
-            .artifacts
-            .credentials(&self.run.namespace, account, &plan.folder)
-            .await
-            .map_err(|error| Failure::of(&error, "credentials"))?;
         let step = &plan.step;
         let hint = shared
             .hints
             .path(&self.run.id, &task_id(&self.run.id, &step.task), step.attempt);
         let pod = pod::build(&pod::Parts {
             run: &self.spec,
-            service_account: account,
+            service_account: self.account(),
             plan,
-            credentials: &credentials,
+            credentials,
             hint: &hint,
             options: &shared.options,
         })
