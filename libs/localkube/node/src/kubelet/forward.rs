@@ -118,7 +118,12 @@ async fn over_channels(socket: WebSocket, ip: IpAddr, ports: &[u16], pod: String
                     return;
                 }
             }
-            forwarded.spawn(forward(SocketAddr::new(ip, *port), data, errors.output, pod.clone()));
+            forwarded.spawn(forward(
+                SocketAddr::new(ip, *port),
+                data,
+                errors.output,
+                pod.clone(),
+            ));
         }
         while forwarded.join_next().await.is_some() {}
     };

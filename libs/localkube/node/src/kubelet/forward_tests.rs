@@ -78,11 +78,17 @@ impl Client {
         let hearing = async {
             while heard.iter().any(|heard| !heard.finished && !heard.reset) {
                 let frame = self.frames.next().await.unwrap().unwrap();
-                let (Frame::SynReply { stream, .. } | Frame::Data { stream, .. } | Frame::Reset { stream, .. }) = &frame
+                let (Frame::SynReply { stream, .. }
+                | Frame::Data { stream, .. }
+                | Frame::Reset { stream, .. }) = &frame
                 else {
                     continue;
                 };
-                let Some(heard) = streams.iter().position(|known| known == stream).map(|at| &mut heard[at]) else {
+                let Some(heard) = streams
+                    .iter()
+                    .position(|known| known == stream)
+                    .map(|at| &mut heard[at])
+                else {
                     continue;
                 };
                 match frame {
@@ -95,14 +101,21 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(LIMIT, hearing).await.expect("the streams end");
+        tokio::time::timeout(LIMIT, hearing)
+            .await
+            .expect("the streams end");
         heard
     }
 }
 
 fn well(bytes: &[u8]) -> Heard {
     let bytes = bytes.to_vec();
-    Heard { bytes, taken: true, finished: true, reset: false }
+    Heard {
+        bytes,
+        taken: true,
+        finished: true,
+        reset: false,
+    }
 }
 
 /// A port that reads to the end and then says what it has read, backwards.
@@ -145,7 +158,12 @@ async fn a_closed_port_is_told_on_the_error_stream_and_others_go_on() {
     client.connect(closed, [1, 3]).await;
     let [errors, data] = client.hear([1, 3]).await;
     let text = String::from_utf8(errors.bytes).unwrap();
-    assert!(text.starts_with(&format!("error forwarding port {closed} to pod pod: Connection refused")), "{text}");
+    assert!(
+        text.starts_with(&format!(
+            "error forwarding port {closed} to pod pod: Connection refused"
+        )),
+        "{text}"
+    );
     assert_eq!(data, well(b""));
     client.connect(backwards().await, [5, 7]).await;
     client.data(7, b"on", true).await;
@@ -173,12 +191,20 @@ async fn a_stream_that_says_nonsense_is_refused() {
 async fn a_client_that_gives_up_closes_the_connection() {
     let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
     let mut client = Client::start();
-    client.connect(listener.local_addr().unwrap().port(), [1, 3]).await;
+    client
+        .connect(listener.local_addr().unwrap().port(), [1, 3])
+        .await;
     let (mut stream, _) = listener.accept().await.unwrap();
     client.data(3, b"a", false).await;
     assert_eq!(stream.read_u8().await.unwrap(), b'a');
-    client.sink.send(Frame::Reset { stream: 3, status: 5 }).await.unwrap();
-    let ended = tokio::time::timeout(LIMIT, stream.read_u8()).await.expect("it ends");
+    client
+        .sink
+        .send(Frame::Reset { stream: 3, status: 5 })
+        .await
+        .unwrap();
+    let ended = tokio::time::timeout(LIMIT, stream.read_u8())
+        .await
+        .expect("it ends");
     assert!(ended.is_err());
     assert_eq!(client.hear([1]).await, [well(b"")]);
 }

@@ -56,7 +56,10 @@ impl Pairs {
             }
         };
         if half.port != port || place.is_some() {
-            debug!(request, "a forwarded connection has two streams of one kind, or two ports");
+            debug!(
+                request,
+                "a forwarded connection has two streams of one kind, or two ports"
+            );
             return None;
         }
         stream.output.accept().await.ok()?;

@@ -258,7 +258,10 @@ mod tests {
     fn sizes_are_whole_however_they_are_cut() {
         let mut sizes = Sizes::default();
         assert_eq!(sizes.last(b"{\"Width\":80,\"Hei"), None);
-        assert_eq!(sizes.last(b"ght\":24}\n{"), Some(br#"{"Width":80,"Height":24}"#.to_vec()));
+        assert_eq!(
+            sizes.last(b"ght\":24}\n{"),
+            Some(br#"{"Width":80,"Height":24}"#.to_vec())
+        );
         assert_eq!(sizes.last(b"nonsense"), None);
         let two = b"{\"Width\":1,\"Height\":2}{\"Width\":3,\"Height\":4}";
         assert_eq!(sizes.last(two), Some(br#"{"Width":3,"Height":4}"#.to_vec()));

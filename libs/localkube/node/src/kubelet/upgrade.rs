@@ -24,11 +24,11 @@ const TUNNEL: &str = "SPDY/3.1+";
 const VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// Bytes both ways.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A request to upgrade.
-pub enum Client {
+pub(crate) enum Client {
     WebSocket(WebSocketUpgrade),
     Spdy {
         upgrade: OnUpgrade,
@@ -38,13 +38,13 @@ pub enum Client {
 }
 
 /// A request whose protocol is agreed on.
-pub enum Agreed {
+pub(crate) enum Agreed {
     WebSocket(WebSocketUpgrade),
     Spdy { upgrade: OnUpgrade, protocol: String },
 }
 
 /// What there is after the upgrade.
-pub enum Connection {
+pub(crate) enum Connection {
     Channels(WebSocket),
     /// SPDY frames, on the connection itself or within a WebSocket
     Spdy(Box<dyn Duplex>),
@@ -77,10 +77,7 @@ fn listed(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let values = headers.get_all(name).iter();
     let texts = values.filter_map(|value| value.to_str().ok());
     let names = texts.flat_map(|text| text.split(',')).map(str::trim);
-    names
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
+    names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 /// The first that the client offers and we speak; the first of ours for a client that names none, as the oldest do.
@@ -199,7 +196,11 @@ mod tests {
         assert_eq!(choose(&[], &spoken).ok(), Some("v5"));
         let refused = choose(&offered(&["v1"]), &spoken).err().unwrap();
         assert_eq!(refused.0, StatusCode::FORBIDDEN);
-        assert!(refused.1.contains("[\"v1\"], server accepts [\"v5\", \"v4\"]"), "{}", refused.1);
+        assert!(
+            refused.1.contains("[\"v1\"], server accepts [\"v5\", \"v4\"]"),
+            "{}",
+            refused.1
+        );
     }
 
     #[test]

@@ -203,7 +203,10 @@ mod tests {
     #[test]
     fn a_count_or_length_that_lies_is_refused() {
         assert!(matches!(Headers::parse(&[255; 4]), Err(BadBlock::Cut)));
-        assert!(matches!(Headers::parse(&[0, 0, 0, 1, 255, 255, 255, 255]), Err(BadBlock::Cut)));
+        assert!(matches!(
+            Headers::parse(&[0, 0, 0, 1, 255, 255, 255, 255]),
+            Err(BadBlock::Cut)
+        ));
         assert!(matches!(Headers::parse(&[0, 0, 0, 0, 1]), Err(BadBlock::Rest)));
     }
 

@@ -130,10 +130,7 @@ impl Session {
     }
 
     /// Until the client leaves.
-    async fn read(
-        &self,
-        frames: &mut FramedRead<impl AsyncRead + Unpin, Codec>,
-    ) -> Result<(), BadFrame> {
+    async fn read(&self, frames: &mut FramedRead<impl AsyncRead + Unpin, Codec>) -> Result<(), BadFrame> {
         while let Some(frame) = frames.next().await {
             let last = self.last.load(Ordering::Relaxed);
             match frame? {
@@ -153,7 +150,9 @@ impl Session {
                 }
                 Frame::Data { stream, fin, bytes } if stream <= last => self.take(stream, fin, bytes).await,
                 Frame::Data { stream, .. } => self.reset(stream, status::INVALID_STREAM),
-                Frame::Headers { stream, fin: true, .. } => self.finish(stream),
+                Frame::Headers {
+                    stream, fin: true, ..
+                } => self.finish(stream),
                 Frame::Reset { stream, .. } => self.forget(stream),
                 // The client's pings have odd numbers; an even one would answer ours.
                 Frame::Ping(id) if id % 2 == 1 => drop(self.answers.try_send(Frame::Ping(id))),
