@@ -215,16 +215,15 @@ impl Sizes {
     fn last(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.0.extend_from_slice(bytes);
         let mut values = serde_json::Deserializer::from_slice(&self.0).into_iter::<TerminalSize>();
-        let (mut last, mut cut, mut whole) = (None, true, 0);
-        for value in values.by_ref() {
-            match value {
-                Ok(size) => last = Some(size),
-                Err(error) => cut = error.is_eof(),
+        let mut last = None;
+        let cut = loop {
+            match values.next() {
+                Some(Ok(size)) => last = Some(size),
+                Some(Err(error)) => break error.is_eof(),
+                None => break true,
             }
-        }
-        if cut {
-            whole = values.byte_offset();
-        }
+        };
+        let whole = values.byte_offset();
         if cut && self.0.len() - whole < LARGEST_SIZE {
             self.0.drain(..whole);
         } else {
