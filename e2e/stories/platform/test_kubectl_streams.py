@@ -164,6 +164,7 @@ def test_much_goes_both_ways_and_one_side_ends_first(ferroflow, talker, carrier)
 
 
 def test_a_closed_port_is_told(ferroflow, talker, carrier):
+    """kubectl itself may end at the first error, whatever the kubelet: "lost connection to pod"."""
     with forwarding(ferroflow, carrier, talker, CLOSED, ECHO) as forwarded:
         with forwarded.connect(CLOSED) as connection:
             with contextlib.suppress(ConnectionError):
