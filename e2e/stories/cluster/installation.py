@@ -200,9 +200,11 @@ class Installation:
     def url(self):
         return self.services["gateway"].url
 
+    def kubectl_command(self, *args):
+        return [str(go_programs.kubectl()), "--kubeconfig", str(self.cluster.kubeconfig), *args]
+
     def kubectl(self, *args, stdin=None, check=True):
-        command = [str(go_programs.kubectl()), "--kubeconfig", str(self.cluster.kubeconfig), *args]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=180)
+        done = subprocess.run(self.kubectl_command(*args), input=stdin, capture_output=True, text=True, timeout=180)
         assert not check or done.returncode == 0, f"{' '.join(args)}: {done.stderr}"
         return done
 

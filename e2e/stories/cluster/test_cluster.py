@@ -142,3 +142,38 @@ def test_digits(cluster):
     assert story.returncode == 0, story.stdout[-6000:] + story.stderr[-3000:] + cluster.explain()
     v1, v2 = re.search(r"accuracy (0\.\d+) \(v1\) (0\.\d+) \(v2\)", story.stdout).groups()
     assert float(v1) >= 0.95 and v1 == v2
+
+
+@pytest.fixture(scope="module")
+def talker(cluster):
+    """A Pod that serves its files at port 8080."""
+    container = {"name": "main", "image": "python:3.11", "command": ["python", "-m", "http.server", "8080"],
+                 "readinessProbe": {"tcpSocket": {"port": 8080}}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "talker", "namespace": "default"}, "spec": {"containers": [container]}}
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(pod))
+    cluster.kubectl("wait", "--for=condition=Ready", "pod/talker", f"--timeout={WITHIN}s")
+    return "talker"
+
+
+@pytest.fixture(params=["true", "false"], ids=["websocket", "spdy"])
+def websockets(request, monkeypatch):
+    """Whether kubectl speaks WebSockets to the API server; to our kubelet, the API server speaks SPDY in any case."""
+    for what in ["PORT_FORWARD", "REMOTE_COMMAND"]:
+        monkeypatch.setenv(f"KUBECTL_{what}_WEBSOCKETS", request.param)
+
+
+def test_kubectl_exec(cluster, talker, websockets):
+    done = cluster.kubectl("exec", "-i", talker, "--", "sh", "-c", "cat; echo wrong >&2; exit 7", stdin="typed\n", check=False)
+    assert (done.returncode, done.stdout) == (7, "typed\n"), done.stderr
+    assert "wrong\n" in done.stderr
+
+
+def test_kubectl_port_forward(cluster, talker, websockets):
+    command = cluster.kubectl_command("port-forward", talker, ":8080")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forwarding:
+        try:
+            port = re.search(r"127\.0\.0\.1:(\d+) -> 8080", forwarding.stdout.readline())[1]
+            for _ in range(3):
+                assert "Directory listing" in requests.get(f"http://127.0.0.1:{port}/", timeout=30).text
+        finally:
+            forwarding.kill()

@@ -105,6 +105,8 @@ async fn forward(server: &ApiServer, ctx: &Ctx, target: Target, request: Request
         .path_and_query
         .parse()
         .map_err(|e: http::uri::InvalidUri| ApiError::bad_request(e.to_string()))?;
+    // What comes after the head of an upgrade is no body.
+    let body = if upgrades { Body::empty() } else { body };
     let mut out = http::Request::new(body);
     *out.method_mut() = parts.method;
     *out.uri_mut() = uri;

@@ -314,6 +314,41 @@ async fn a_command_runs_in_a_container_through_the_api_server() {
     cluster.stop().await;
 }
 
+/// Whether a process of this machine has these arguments.
+fn runs(arguments: &[&str]) -> bool {
+    let wanted = arguments.iter().flat_map(|one| [one.as_bytes(), b"\0"]);
+    let wanted = wanted.collect::<Vec<_>>().concat();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .any(|found| found == wanted)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_takes_its_silent_command_with_it() {
+    let folder = folder();
+    let (cluster, pods) = start(&folder).await;
+    create(&pods, &step("host", "exec sleep 600")).await;
+    until(&pods, "host", "it runs", |pod| phase(pod) == "Running").await;
+    let seconds = format!("{}", 1_000_000 + std::process::id());
+    let command = ["sleep", &seconds];
+    let process = pods
+        .exec("host", command, &AttachParams::default())
+        .await
+        .unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !runs(&command) {
+        assert!(Instant::now() < deadline, "the command does not start");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    process.abort();
+    while runs(&command) {
+        assert!(Instant::now() < deadline, "the command goes on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.stop().await;
+}
+
 /// `examples/local`: API server and agent in a process that can be killed.
 struct Up(Child);
 

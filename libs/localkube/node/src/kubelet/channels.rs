@@ -1,84 +1,104 @@
-//! Kubernetes' streams over a WebSocket: each binary message begins with the number of its channel
-//! (`v4.channel.k8s.io`; `v5` adds a message that closes a channel).
+//! Streams over a WebSocket: each binary message begins with the number of its channel (`v4.channel.k8s.io`; `v5` adds a message that
+//! closes a channel).
+
+use std::future::Future;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::streams::{OUTBOX, Outbound, Stream};
 
 pub const V5: &str = "v5.channel.k8s.io";
 pub const V4: &str = "v4.channel.k8s.io";
 
-/// The channel that carries the final Status.
-pub const ERROR: u8 = 3;
 /// In v5: the channel named by the next byte is closed.
 const CLOSE: u8 = 255;
 
-pub struct Output(SplitSink<WebSocket, Message>);
-
-pub struct Input(SplitStream<WebSocket>);
-
-pub enum Received {
+enum Received {
     Data(u8, Bytes),
     Closed(u8),
 }
 
-pub fn split(socket: WebSocket) -> (Output, Input) {
+/// The channels 0 to `count` - 1 of a socket, and the future that carries them until the client leaves, or until all of them are let go.
+pub fn open(socket: WebSocket, count: u8) -> (Vec<Stream>, impl Future<Output = ()>) {
+    let (outbox, queued) = mpsc::channel(OUTBOX);
+    let gone = CancellationToken::new();
+    let (streams, inboxes): (Vec<_>, Vec<_>) = (0..count)
+        .map(|number| Stream::new(number.into(), outbox.clone(), gone.clone()))
+        .map(|(stream, inbox)| (stream, Some(inbox)))
+        .unzip();
     let (output, input) = socket.split();
-    (Output(output), Input(input))
+    let carrier = async move {
+        let _gone = gone.drop_guard();
+        tokio::select! {
+            () = send(output, queued) => {}
+            () = receive(input, inboxes) => {}
+        }
+    };
+    (streams, carrier)
 }
 
-impl Output {
-    pub async fn send(&mut self, channel: u8, bytes: &[u8]) -> Result<(), axum::Error> {
-        let mut message = Vec::with_capacity(bytes.len() + 1);
-        message.push(channel);
-        message.extend_from_slice(bytes);
-        self.0.send(Message::Binary(message.into())).await
-    }
-
-    /// Says goodbye.
-    pub async fn close(mut self) {
-        let frame = CloseFrame {
-            code: 1000,
-            reason: "".into(),
+async fn send(mut output: SplitSink<WebSocket, Message>, mut queued: mpsc::Receiver<Outbound>) {
+    while let Some(next) = queued.recv().await {
+        let (number, bytes) = match next {
+            // An empty message tells the client that the channel is open.
+            Outbound::Accept(number) => (number, Bytes::new()),
+            Outbound::Data(number, bytes) => (number, bytes),
+            // Clients take the end of the whole for the end of each channel.
+            Outbound::Close(_) | Outbound::Reset(_) => continue,
         };
-        drop(self.0.send(Message::Close(Some(frame))).await);
-        drop(self.0.close().await);
+        let mut message = Vec::with_capacity(bytes.len() + 1);
+        message.push(u8::try_from(number).unwrap_or(CLOSE));
+        message.extend_from_slice(&bytes);
+        if output.send(Message::Binary(message.into())).await.is_err() {
+            return;
+        }
     }
+    let frame = CloseFrame {
+        code: 1000,
+        reason: "".into(),
+    };
+    drop(output.send(Message::Close(Some(frame))).await);
+    drop(output.close().await);
 }
 
-impl Input {
-    /// None when the client has gone.
-    pub async fn next(&mut self) -> Option<Received> {
-        loop {
-            let bytes = match self.0.next().await?.ok()? {
-                Message::Binary(bytes) => bytes,
-                Message::Text(text) => Bytes::from(text),
-                Message::Close(_) => return None,
-                Message::Ping(_) | Message::Pong(_) => continue,
-            };
-            match bytes.first() {
-                Some(&CLOSE) if bytes.len() > 1 => return Some(Received::Closed(bytes[1])),
-                Some(&channel) => return Some(Received::Data(channel, bytes.slice(1..))),
-                None => {}
+async fn receive(mut input: SplitStream<WebSocket>, mut inboxes: Vec<Option<mpsc::Sender<Bytes>>>) {
+    while let Some(received) = next(&mut input).await {
+        match received {
+            Received::Data(channel, bytes) => {
+                if let Some(Some(inbox)) = inboxes.get(usize::from(channel))
+                    && !bytes.is_empty()
+                {
+                    // Whoever takes no more has ended; the others go on.
+                    drop(inbox.send(bytes).await);
+                }
+            }
+            Received::Closed(channel) => {
+                if let Some(inbox) = inboxes.get_mut(usize::from(channel)) {
+                    *inbox = None;
+                }
             }
         }
     }
 }
 
-/// The Status that ends an exec, as clients parse it.
-pub fn status(exit_code: i32, error: Option<&str>) -> Value {
-    match (exit_code, error) {
-        (0, None) => json!({"metadata": {}, "status": "Success"}),
-        (_, Some(error)) => {
-            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500, "message": error,
-                   "details": {"causes": [{"message": error}]}})
+/// None when the client has gone.
+async fn next(input: &mut SplitStream<WebSocket>) -> Option<Received> {
+    loop {
+        let bytes = match input.next().await?.ok()? {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => Bytes::from(text),
+            Message::Close(_) => return None,
+            Message::Ping(_) | Message::Pong(_) => continue,
+        };
+        match bytes.first() {
+            Some(&CLOSE) if bytes.len() > 1 => return Some(Received::Closed(bytes[1])),
+            Some(&channel) => return Some(Received::Data(channel, bytes.slice(1..))),
+            None => {}
         }
-        (code, None) => json!({
-            "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-            "message": format!("command terminated with non-zero exit code: exit status {code}"),
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}
-        }),
     }
 }

@@ -1,44 +1,55 @@
-//! `/portForward`: connections to ports of a Pod over a WebSocket. Port number i has the channels 2i (data) and
-//! 2i + 1 (errors), each opened by a message with the port (u16, little endian).
+//! `/portForward`: connections to ports of a Pod. Each takes two streams, one for bytes and one for what goes wrong.
+//!
+//! Over SPDY the client opens both whenever it has a connection to forward, with the headers `port`, `requestid` (which both have in
+//! common) and `streamtype`. Over a WebSocket's channels there is one connection per port of the query: port number i has the channels
+//! 2i (bytes) and 2i + 1 (errors), each opened by a message with the port (u16, little endian).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::ws::WebSocket;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::Response;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::channels::{self, Received, V4};
-use super::remote::{form_pairs, spdy};
-use super::{Kubelet, Refusal};
+use super::channels::{self, V4};
+use super::pairs::Pairs;
+use super::remote::form_pairs;
+use super::streams::{CHUNK, Output, Stream, attended};
+use super::upgrade::{Client, Connection, Duplex};
+use super::{Kubelet, Refusal, spdy};
 
-type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
+/// What SPDY clients speak, within a WebSocket or not.
+const V1: &str = "portforward.k8s.io";
+const V1_TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Chunks on their way to a client that reads slowly.
-const BACKLOG: usize = 16;
 /// Channels are one byte.
 const MOST_PORTS: usize = 100;
+/// A port that does not answer is given up.
+const DIAL: Duration = Duration::from_secs(30);
+/// A connection whose other side takes nothing is given up after so long, when it holds up what is forwarded beside it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn serve(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod)): Path<(String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
-    open(&kubelet, &namespace, &pod, &query.unwrap_or_default(), upgrade)
+    open(&kubelet, &namespace, &pod, &query.unwrap_or_default(), client)
 }
 
 pub async fn serve_uid(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod, _uid)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
-    open(&kubelet, &namespace, &pod, &query.unwrap_or_default(), upgrade)
+    open(&kubelet, &namespace, &pod, &query.unwrap_or_default(), client)
 }
 
 fn open(
@@ -46,7 +57,7 @@ fn open(
     namespace: &str,
     pod: &str,
     query: &str,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
     let entry = kubelet.entry(namespace, pod)?;
     let status = entry.pod().and_then(|pod| pod.status.clone()).unwrap_or_default();
@@ -57,12 +68,20 @@ fn open(
             "unable to forward port because pod \"{pod}\" is not running"
         )));
     };
-    let upgrade = upgrade.map_err(|_| spdy())?;
-    let ports = ports(query)?;
-    let targets = ports.into_iter().map(|port| SocketAddr::new(ip, port)).collect();
-    Ok(upgrade
-        .protocols([V4, "portforward.k8s.io"])
-        .on_upgrade(move |socket| forward(socket, targets)))
+    let agreed = client.agree(&[V1_TUNNELLED, V4, V1], &[V1])?;
+    // SPDY's streams say their ports.
+    let ports = if agreed.is_spdy() {
+        Vec::new()
+    } else {
+        ports(query)?
+    };
+    let pod = pod.to_owned();
+    Ok(agreed.on_upgrade(move |connection| async move {
+        match connection {
+            Connection::Channels(socket) => over_channels(socket, ip, &ports, pod).await,
+            Connection::Spdy(io) => over_spdy(io, ip, pod).await,
+        }
+    }))
 }
 
 fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
@@ -84,79 +103,114 @@ fn ports(query: &str) -> Result<Vec<u16>, Refusal> {
     }
 }
 
-async fn forward(socket: WebSocket, targets: Vec<SocketAddr>) {
-    let (mut output, mut input) = channels::split(socket);
-    let (queue, mut outbox) = mpsc::channel::<(u8, Vec<u8>)>(BACKLOG);
-    let mut writers: Vec<Option<OwnedWriteHalf>> = Vec::new();
-    for (index, target) in targets.iter().enumerate() {
-        let data = u8::try_from(index * 2).unwrap_or(u8::MAX);
-        let port = target.port().to_le_bytes();
-        for channel in [data, data + 1] {
-            if output.send(channel, &port).await.is_err() {
+async fn over_channels(socket: WebSocket, ip: IpAddr, ports: &[u16], pod: String) {
+    let count = u8::try_from(ports.len() * 2).unwrap_or(u8::MAX);
+    let (streams, carrier) = channels::open(socket, count);
+    let work = async move {
+        let (mut streams, mut forwarded) = (streams.into_iter(), JoinSet::new());
+        for port in ports {
+            let (Some(data), Some(errors)) = (streams.next(), streams.next()) else {
+                return;
+            };
+            for output in [&data.output, &errors.output] {
+                let opening = Bytes::copy_from_slice(&port.to_le_bytes());
+                if output.send(opening).await.is_err() {
+                    return;
+                }
+            }
+            forwarded.spawn(forward(
+                SocketAddr::new(ip, *port),
+                data,
+                errors.output,
+                pod.clone(),
+            ));
+        }
+        while forwarded.join_next().await.is_some() {}
+    };
+    attended(carrier, work).await;
+}
+
+async fn over_spdy(io: Box<dyn Duplex>, ip: IpAddr, pod: String) {
+    let (mut accepted, carrier) = spdy::session(io, Some(PATIENCE));
+    let work = async move {
+        let (mut pairs, mut forwarded) = (Pairs::default(), JoinSet::new());
+        loop {
+            tokio::select! {
+                opened = accepted.next() => {
+                    let Some(opened) = opened else { return };
+                    if let Some((port, data, errors)) = pairs.add(opened).await {
+                        forwarded.spawn(forward(SocketAddr::new(ip, port), data, errors, pod.clone()));
+                    }
+                }
+                () = pairs.expire() => {}
+                Some(_) = forwarded.join_next() => {}
+            }
+        }
+    };
+    attended(carrier, work).await;
+}
+
+/// Until the port has closed its side, or the client has given up. Only a port that cannot be reached is an error: kubectl ends at the
+/// first error, so a connection that breaks later just ends.
+async fn forward(target: SocketAddr, data: Stream, errors: Output, pod: String) {
+    let dialed = match tokio::time::timeout(DIAL, TcpStream::connect(target)).await {
+        Ok(dialed) => dialed,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    };
+    match dialed {
+        Ok(connection) => {
+            let gone = data.output.gone();
+            tokio::select! {
+                biased;
+                () = gone.cancelled() => {}
+                () = carry(connection, data) => {}
+            }
+        }
+        Err(error) => {
+            let text = format!("error forwarding port {} to pod {pod}: {error}", target.port());
+            drop(errors.send(text.into()).await);
+            data.output.close().await;
+        }
+    }
+    errors.close().await;
+}
+
+async fn carry(connection: TcpStream, data: Stream) {
+    let Stream { mut input, output } = data;
+    drop(connection.set_nodelay(true));
+    let (mut reader, mut writer) = connection.into_split();
+    // What the port does not take any more is let go; what it has still to say comes below.
+    let up = async move {
+        while let Some(bytes) = input.recv().await {
+            if writer.write_all(&bytes).await.is_err() {
                 return;
             }
         }
-        match TcpStream::connect(target).await {
-            Ok(stream) => {
-                let (mut reader, writer) = stream.into_split();
-                writers.push(Some(writer));
-                let queue = queue.clone();
-                tokio::spawn(async move {
-                    let mut buffer = vec![0; 32 << 10];
-                    while let Ok(count) = reader.read(&mut buffer).await {
-                        if count == 0 || queue.send((data, buffer[..count].to_vec())).await.is_err() {
-                            return;
-                        }
+        drop(writer.shutdown().await);
+    };
+    let down = async {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match reader.read(&mut buffer).await {
+                Ok(0) => return output.close().await,
+                Ok(count) => {
+                    let bytes = Bytes::copy_from_slice(&buffer[..count]);
+                    if output.send(bytes).await.is_err() {
+                        return;
                     }
-                });
-            }
-            Err(error) => {
-                writers.push(None);
-                let text = format!("error forwarding port {} to pod: {error}", target.port());
-                drop(queue.try_send((data + 1, text.into_bytes())));
-            }
-        }
-    }
-    drop(queue);
-    let sending = async {
-        while let Some((channel, bytes)) = outbox.recv().await {
-            if output.send(channel, &bytes).await.is_err() {
-                return None;
-            }
-        }
-        Some(output)
-    };
-    let feeding = async {
-        while let Some(received) = input.next().await {
-            if let Received::Data(channel, bytes) = received
-                && channel % 2 == 0
-                && let Some(slot) = writers.get_mut(usize::from(channel / 2))
-                && let Some(writer) = slot
-                && writer.write_all(&bytes).await.is_err()
-            {
-                *slot = None;
+                }
+                // The client's stream breaks as well, and does not seem to end well.
+                Err(_) => return,
             }
         }
     };
+    tokio::pin!(down);
     tokio::select! {
-        output = sending => {
-            if let Some(output) = output {
-                output.close().await;
-            }
-        }
-        () = feeding => {}
+        () = &mut down => {}
+        () = up => down.await,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_read_in_both_spellings() {
-        assert_eq!(ports("port=80&port=81").ok(), Some(vec![80, 81]));
-        assert_eq!(ports("ports=80,81").ok(), Some(vec![80, 81]));
-        assert!(ports("port=0").is_err());
-        assert!(ports("").is_err());
-    }
-}
+#[path = "forward_tests.rs"]
+mod tests;

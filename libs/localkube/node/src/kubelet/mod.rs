@@ -4,7 +4,12 @@ mod access;
 mod channels;
 mod forward;
 mod logs;
+mod pairs;
+mod relay;
 mod remote;
+mod spdy;
+mod streams;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;

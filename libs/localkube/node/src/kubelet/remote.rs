@@ -1,28 +1,24 @@
-//! `/exec` and `/attach`: a WebSocket to the client on one side, the Pod's shim on the other.
+//! `/exec` and `/attach`: the client's streams on one side, the Pod's shim on the other.
 
 use std::sync::Arc;
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use tokio::net::UnixStream;
 
-use super::channels::{self, ERROR, Received, V4, V5};
-use super::{Kubelet, Refusal, check_container};
+use super::channels::{self, V4, V5};
+use super::relay::{Asked, CHANNELS, Remote, relay};
+use super::streams::attended;
+use super::upgrade::{Client, Connection};
+use super::{Kubelet, Refusal, check_container, spdy};
 use crate::nursery;
-use crate::wire::{self, Channel, Reply, Request, StreamEnd};
-
-type Upgrade = Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>;
+use crate::wire::{self, Reply, Request};
 
 /// What the query says; the kubelet spells it `input`, the API `stdin`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     command: Vec<String>,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
+    streams: Asked,
 }
 
 impl Wanted {
@@ -32,10 +28,10 @@ impl Wanted {
             let on = matches!(value.as_str(), "1" | "true");
             match name.as_str() {
                 "command" => wanted.command.push(value),
-                "input" | "stdin" => wanted.stdin = on,
-                "output" | "stdout" => wanted.stdout = on,
-                "error" | "stderr" => wanted.stderr = on,
-                "tty" => wanted.tty = on,
+                "input" | "stdin" => wanted.streams.stdin = on,
+                "output" | "stdout" => wanted.streams.stdout = on,
+                "error" | "stderr" => wanted.streams.stderr = on,
+                "tty" => wanted.streams.tty = on,
                 _ => {}
             }
         }
@@ -82,7 +78,7 @@ pub async fn exec(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
     open(
         &kubelet,
@@ -90,7 +86,7 @@ pub async fn exec(
         &pod,
         container,
         &query.unwrap_or_default(),
-        upgrade,
+        client,
         true,
     )
     .await
@@ -100,7 +96,7 @@ pub async fn exec_uid(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod, _uid, container)): Path<(String, String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
     open(
         &kubelet,
@@ -108,7 +104,7 @@ pub async fn exec_uid(
         &pod,
         container,
         &query.unwrap_or_default(),
-        upgrade,
+        client,
         true,
     )
     .await
@@ -118,7 +114,7 @@ pub async fn attach(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod, container)): Path<(String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
     open(
         &kubelet,
@@ -126,7 +122,7 @@ pub async fn attach(
         &pod,
         container,
         &query.unwrap_or_default(),
-        upgrade,
+        client,
         false,
     )
     .await
@@ -136,7 +132,7 @@ pub async fn attach_uid(
     State(kubelet): State<Arc<Kubelet>>,
     Path((namespace, pod, _uid, container)): Path<(String, String, String, String)>,
     RawQuery(query): RawQuery,
-    upgrade: Upgrade,
+    client: Client,
 ) -> Result<Response, Refusal> {
     open(
         &kubelet,
@@ -144,7 +140,7 @@ pub async fn attach_uid(
         &pod,
         container,
         &query.unwrap_or_default(),
-        upgrade,
+        client,
         false,
     )
     .await
@@ -157,31 +153,32 @@ async fn open(
     pod: &str,
     container: String,
     query: &str,
-    upgrade: Upgrade,
+    client: Client,
     exec: bool,
 ) -> Result<Response, Refusal> {
     let entry = kubelet.entry(namespace, pod)?;
     if let Some(object) = entry.pod() {
         check_container(&object, &container)?;
     }
-    let upgrade = upgrade.map_err(|_| spdy())?;
     let wanted = Wanted::parse(query);
     if exec && wanted.command.is_empty() {
         return Err(Refusal::bad(
             "you must specify at least 1 command for the container",
         ));
     }
+    let agreed = client.agree(&[V5, V4], &[V5, V4])?;
+    let streams = wanted.streams;
     let request = if exec {
         Request::Exec {
             container,
-            argv: wanted.command.clone(),
-            stdin: wanted.stdin,
-            tty: wanted.tty,
+            argv: wanted.command,
+            stdin: wanted.streams.stdin,
+            tty: wanted.streams.tty,
         }
     } else {
         Request::Attach {
             container,
-            stdin: wanted.stdin,
+            stdin: streams.stdin,
         }
     };
     let mut shim = nursery::connect(&kubelet.agent.folder(&entry.uid))
@@ -196,75 +193,29 @@ async fn open(
         Some(Reply::Refused { message }) => return Err(Refusal::bad(message)),
         _ => return Err(Refusal::internal("the Pod's shim ended")),
     }
-    Ok(upgrade
-        .protocols([V5, V4])
-        .on_upgrade(move |socket| relay(socket, shim, wanted)))
+    Ok(agreed.on_upgrade(move |connection| serve(connection, shim, streams)))
 }
 
-/// The older protocol is not spoken; clients that have both try WebSockets first.
-pub(super) fn spdy() -> Refusal {
-    let text =
-        "this kubelet streams over WebSockets only (v5.channel.k8s.io, v4.channel.k8s.io), not SPDY/3.1";
-    Refusal(StatusCode::BAD_REQUEST, text.to_owned())
-}
-
-async fn relay(socket: WebSocket, shim: UnixStream, wanted: Wanted) {
-    let (mut output, mut input) = channels::split(socket);
-    let (mut from_shim, mut to_shim) = shim.into_split();
-    // An empty message tells the client that the streams are open.
-    let first = if wanted.stdout {
-        1
-    } else if wanted.stderr {
-        2
-    } else {
-        ERROR
-    };
-    if output.send(first, &[]).await.is_err() {
-        return;
-    }
-    let feeding = async {
-        while let Some(received) = input.next().await {
-            let sent = match received {
-                Received::Data(0, bytes) => wire::send_chunk(&mut to_shim, Channel::Stdin, &bytes).await,
-                Received::Data(4, bytes) => wire::send_chunk(&mut to_shim, Channel::Resize, &bytes).await,
-                Received::Closed(0) => wire::send_chunk(&mut to_shim, Channel::CloseStdin, &[]).await,
-                _ => Ok(()),
-            };
-            if sent.is_err() {
-                // The command has ended; its last words are still on their way.
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let reading = async {
-        while let Ok(Some((channel, bytes))) = wire::receive_chunk(&mut from_shim).await {
-            let sent = match channel {
-                Channel::Stdout if wanted.stdout => output.send(1, &bytes).await,
-                Channel::Stderr if wanted.stderr => output.send(2, &bytes).await,
-                Channel::End => {
-                    let end = serde_json::from_slice::<StreamEnd>(&bytes).unwrap_or(StreamEnd {
-                        exit_code: 0,
-                        error: Some("the stream was cut off".to_owned()),
-                    });
-                    let status = channels::status(end.exit_code, end.error.as_deref());
-                    drop(output.send(ERROR, status.to_string().as_bytes()).await);
-                    break;
+async fn serve(connection: Connection, shim: UnixStream, asked: Asked) {
+    match connection {
+        Connection::Channels(socket) => {
+            let (streams, carrier) = channels::open(socket, CHANNELS);
+            let work = async {
+                if let Some(remote) = Remote::of_channels(streams, asked).await {
+                    relay(remote, shim).await;
                 }
-                _ => Ok(()),
             };
-            if sent.is_err() {
-                return None;
-            }
+            attended(carrier, work).await;
         }
-        Some(output)
-    };
-    tokio::select! {
-        // A client that leaves takes its command with it: the shim sees the closed socket.
-        () = feeding => {}
-        output = reading => {
-            if let Some(output) = output {
-                output.close().await;
-            }
+        Connection::Spdy(io) => {
+            // What the command does not read holds up its client, as a pipe would.
+            let (mut accepted, carrier) = spdy::session(io, None);
+            let work = async move {
+                if let Some(remote) = Remote::of_session(&mut accepted, asked).await {
+                    relay(remote, shim).await;
+                }
+            };
+            attended(carrier, work).await;
         }
     }
 }
@@ -277,9 +228,12 @@ mod tests {
     fn a_query_is_read_with_repeated_commands() {
         let wanted = Wanted::parse("command=sh&command=-c&command=echo%20a+b&input=1&output=1&tty=true");
         assert_eq!(wanted.command, ["sh", "-c", "echo a b"]);
-        assert_eq!(
-            (wanted.stdin, wanted.stdout, wanted.stderr, wanted.tty),
-            (true, true, false, true)
-        );
+        let streams = Asked {
+            stdin: true,
+            stdout: true,
+            stderr: false,
+            tty: true,
+        };
+        assert_eq!(wanted.streams, streams);
     }
 }

@@ -168,11 +168,18 @@ impl Session {
                 (None, outputs, input)
             }
         };
-        let feeding = tokio::task::spawn_local(feed(reader, input, terminal));
+        let mut feeding = tokio::task::spawn_local(feed(reader, input, terminal));
         let gone = queue.clone();
+        let left = async {
+            tokio::select! {
+                () = gone.closed() => {}
+                // It reads to the end of the connection, also where the command reads nothing.
+                _ = &mut feeding => {}
+            }
+        };
         tokio::select! {
             _ = ended.readable() => {}
-            () = gone.closed() => {
+            () = left => {
                 // The client went away: so does its command.
                 drop(os::send_signal(&launched.init, libc::SIGHUP));
                 if let Some(main) = &launched.main {
