@@ -20,7 +20,7 @@ use crate::owner::{Owner, is_of_this_machine};
 use crate::rewrite::{self, Bind, Connect};
 use crate::sys::{self, Answer, Event};
 use crate::table::{Protocol, ServiceKey, TableReader};
-use crate::undelivered::Undelivered;
+use crate::undelivered::{Earlier, Undelivered};
 
 /// At most so many connects of one Pod may wait at the same time; more wait for one of these.
 const MOST_THREADS: usize = 256;
@@ -113,10 +113,17 @@ impl Supervisor {
                 Step::MayWait(socket, asked, to) => {
                     drop(accepts);
                     self.find_a_receiver(scope, stop, receiving);
-                    let outcome = sys::connect(socket.as_fd(), to);
+                    let again =
+                        self.undelivered
+                            .earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
+                    self.undelivered.begins(socket.as_fd(), call.data.nr, asked);
+                    let answer = match answer_of(sys::connect(socket.as_fd(), to)) {
+                        Answer::Error(libc::EISCONN) if again => Answer::Success,
+                        answer => answer,
+                    };
                     self.note(&socket, to);
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    self.tell(&call, &socket, asked, answer_of(outcome));
+                    self.tell(&call, &socket, asked, answer);
                 }
             }
         }
@@ -140,7 +147,9 @@ impl Supervisor {
 
     /// Answers a call that was carried out here.
     fn tell(&self, call: &seccomp_notif, socket: &OwnedFd, asked: SocketAddr, answer: Answer) {
-        if !self.respond(call, answer) {
+        if self.respond(call, answer) {
+            self.undelivered.forget(socket.as_fd());
+        } else {
             self.undelivered
                 .keep(socket.as_fd(), call.data.nr, asked, answer);
         }
@@ -260,9 +269,9 @@ impl Supervisor {
         act: impl FnOnce(OwnedFd) -> Step,
     ) -> Step {
         match self.socket(call) {
-            Ok(socket) => match self.undelivered.take(socket.as_fd(), call.data.nr, asked) {
-                Some(answer) => Step::Done(socket, asked, answer),
-                None => act(socket),
+            Ok(socket) => match self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) {
+                Earlier::Done(answer) => Step::Done(socket, asked, answer),
+                Earlier::None | Earlier::UnderWay => act(socket),
             },
             Err(answer) => Step::Answer(answer),
         }

@@ -1,7 +1,8 @@
 //! Outcomes that their callers did not get.
 //!
 //! A signal ends the wait for our answer, also of a call that we carry out at this moment; the kernel (or the program) then makes the same
-//! call again. A second bind or connect of the same socket would fail, so it gets the outcome of the first.
+//! call again. A second bind or connect of the same socket would fail, so it gets the outcome of the first. A connect that is still under way
+//! is made a second time, which waits for the same connection; only that there is one already is no error then.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,32 +19,78 @@ const SOON: Duration = Duration::from_secs(2);
 /// More are not remembered.
 const MOST: usize = 1024;
 
-/// By the socket's cookie.
+/// What is known of sockets, by their cookies.
 #[derive(Debug, Default)]
 pub struct Undelivered {
-    outcomes: Mutex<HashMap<u64, Outcome>>,
+    sockets: Mutex<HashMap<u64, Outcome>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     call: i32,
     asked: SocketAddr,
-    answer: Answer,
+    /// `None` while a thread still carries it out.
+    answer: Option<Answer>,
     at: Instant,
 }
 
+/// What an earlier call, the same as this one, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earlier {
+    None,
+    UnderWay,
+    Done(Answer),
+}
+
 impl Undelivered {
+    /// A connect begins that may take long.
+    pub fn begins(&self, socket: BorrowedFd<'_>, call: i32, asked: SocketAddr) {
+        self.insert(socket, call, asked, None);
+    }
+
     /// Keeps the outcome of system call number `call` for `asked`.
     pub fn keep(&self, socket: BorrowedFd<'_>, call: i32, asked: SocketAddr, answer: Answer) {
+        self.insert(socket, call, asked, Some(answer));
+    }
+
+    /// The outcome was delivered.
+    pub fn forget(&self, socket: BorrowedFd<'_>) {
+        let mut sockets = self.sockets.lock();
+        if !sockets.is_empty()
+            && let Ok(cookie) = sys::cookie(socket)
+        {
+            sockets.remove(&cookie);
+        }
+    }
+
+    /// What is known of an earlier call.
+    pub fn earlier(&self, socket: BorrowedFd<'_>, call: i32, asked: SocketAddr) -> Earlier {
+        let sockets = self.sockets.lock();
+        if sockets.is_empty() {
+            return Earlier::None;
+        }
+        let known = sys::cookie(socket).ok().and_then(|cookie| sockets.get(&cookie));
+        match known.filter(|known| known.call == call && known.asked == asked) {
+            Some(Outcome { answer: None, .. }) => Earlier::UnderWay,
+            Some(Outcome {
+                answer: Some(answer),
+                at,
+                ..
+            }) if at.elapsed() < SOON => Earlier::Done(*answer),
+            _ => Earlier::None,
+        }
+    }
+
+    fn insert(&self, socket: BorrowedFd<'_>, call: i32, asked: SocketAddr, answer: Option<Answer>) {
         let Ok(cookie) = sys::cookie(socket) else {
             return;
         };
-        let mut outcomes = self.outcomes.lock();
-        if outcomes.len() >= MOST {
-            outcomes.clear();
+        let mut sockets = self.sockets.lock();
+        if sockets.len() >= MOST {
+            sockets.retain(|_, outcome| outcome.answer.is_none());
         }
         let at = Instant::now();
-        outcomes.insert(
+        sockets.insert(
             cookie,
             Outcome {
                 call,
@@ -52,16 +99,5 @@ impl Undelivered {
                 at,
             },
         );
-    }
-
-    /// What an earlier call, the same as this one, had as its outcome.
-    pub fn take(&self, socket: BorrowedFd<'_>, call: i32, asked: SocketAddr) -> Option<Answer> {
-        let mut outcomes = self.outcomes.lock();
-        if outcomes.is_empty() {
-            return None;
-        }
-        let outcome = outcomes.remove(&sys::cookie(socket).ok()?)?;
-        let same = outcome.call == call && outcome.asked == asked && outcome.at.elapsed() < SOON;
-        same.then_some(outcome.answer)
     }
 }
