@@ -102,7 +102,10 @@ mod linux {
                 4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
                 _ => <[u8; 16]>::try_from(bytes).ok()?.into(),
             };
-            Some(SocketAddr::new(ip.to_canonical(), u16::from_str_radix(port, 16).ok()?))
+            Some(SocketAddr::new(
+                ip.to_canonical(),
+                u16::from_str_radix(port, 16).ok()?,
+            ))
         };
         (end()? == client && end()? == server).then_some(())?;
         let state = u8::from_str_radix(words.next()?, 16).ok()?;
@@ -170,7 +173,11 @@ mod tests {
 
     #[test]
     fn the_table_says_the_same() {
-        for (here, there) in [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::ffff:127.0.0.1]:0", "127.0.0.1")] {
+        for (here, there) in [
+            ("127.0.0.1:0", "127.0.0.1"),
+            ("[::1]:0", "::1"),
+            ("[::ffff:127.0.0.1]:0", "127.0.0.1"),
+        ] {
             let Ok(listener) = TcpListener::bind(here) else {
                 continue; // no IPv6 on this machine
             };
@@ -179,8 +186,14 @@ mod tests {
             let (client, server) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
             let table = if server.is_ipv4() { "tcp" } else { "tcp6" };
             let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap();
-            let found = text.lines().find_map(|line| super::linux::listed(line, client, server));
-            assert_eq!(found.unwrap().owner(), Some(nix::unistd::geteuid().as_raw()), "{here}");
+            let found = text
+                .lines()
+                .find_map(|line| super::linux::listed(line, client, server));
+            assert_eq!(
+                found.unwrap().owner(),
+                Some(nix::unistd::geteuid().as_raw()),
+                "{here}"
+            );
         }
     }
 
@@ -211,8 +224,8 @@ mod tests {
         // a listener at the client's address is not the client
         let reuse = |address: SocketAddr| {
             use nix::sys::socket::{
-                AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
-                sockopt,
+                AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt,
+                socket, sockopt,
             };
             use std::os::fd::AsRawFd;
             let other = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).unwrap();

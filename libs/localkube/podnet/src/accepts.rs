@@ -93,7 +93,12 @@ impl Accepts {
     }
 
     /// An accept at `listening`. `None`: it has been answered, or waits.
-    pub fn call(&mut self, side: &Side<'_>, notification: &seccomp_notif, listening: &OwnedFd) -> Option<Answer> {
+    pub fn call(
+        &mut self,
+        side: &Side<'_>,
+        notification: &seccomp_notif,
+        listening: &OwnedFd,
+    ) -> Option<Answer> {
         if !sys::is_tcp_listener(listening.as_fd()) || !is_of_pod(listening.as_fd(), side.pod) {
             return Some(Answer::Continue);
         }
@@ -162,7 +167,13 @@ impl Accepts {
     }
 
     /// Puts a call on the list.
-    fn wait(&mut self, side: &Side<'_>, call: Call, cookie: u64, listening: BorrowedFd<'_>) -> Option<Answer> {
+    fn wait(
+        &mut self,
+        side: &Side<'_>,
+        call: Call,
+        cookie: u64,
+        listening: BorrowedFd<'_>,
+    ) -> Option<Answer> {
         if let Err(error) = self.readiness.watch(listening, cookie) {
             tracing::warn!(%error, pod = %side.pod, "an accept of the pod cannot wait");
             return Some(Answer::Error(error.raw_os_error().unwrap_or(libc::EIO)));
@@ -229,7 +240,11 @@ impl Accepts {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Outcome::Nothing,
             Err(error) => {
-                respond(side, call, Answer::Error(error.raw_os_error().unwrap_or(libc::EIO)));
+                respond(
+                    side,
+                    call,
+                    Answer::Error(error.raw_os_error().unwrap_or(libc::EIO)),
+                );
                 return Outcome::Over;
             }
         };
@@ -245,7 +260,12 @@ impl Accepts {
         Outcome::Over
     }
 
-    fn next(&mut self, side: &Side<'_>, cookie: u64, listening: BorrowedFd<'_>) -> io::Result<Option<Accepted>> {
+    fn next(
+        &mut self,
+        side: &Side<'_>,
+        cookie: u64,
+        listening: BorrowedFd<'_>,
+    ) -> io::Result<Option<Accepted>> {
         if let Some(kept) = self.kept.get_mut(&cookie) {
             let first = kept.pop_front();
             if kept.is_empty() {

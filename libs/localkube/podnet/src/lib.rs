@@ -19,7 +19,8 @@
 //! connects gets the Pod's address and cannot leave the machine; programs of another word size than the machine's are not filtered; for
 //! an ordinary user the filter sets `no_new_privs`, so `sudo` does not work in a Pod. Datagrams are not looked at: another user may send
 //! them to a Pod. A client outside any Pod that closes its connection before the Pod accepts it is refused, since the kernel does not tell
-//! whose it was.
+//! whose it was. A signal whose handler does not restart calls (Python's do not) may end a bind with `EINTR`, if it comes in the tenth of a
+//! millisecond that a bind takes.
 //!
 //! Where a filter must be installed in a forked child instead, [`send_listener`] and [`receive_listener`] carry the listener to the shim.
 

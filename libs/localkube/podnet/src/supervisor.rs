@@ -114,8 +114,7 @@ impl Supervisor {
                     drop(accepts);
                     self.find_a_receiver(scope, stop, receiving);
                     let again =
-                        self.undelivered
-                            .earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
+                        self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
                     self.undelivered.begins(socket.as_fd(), call.data.nr, asked);
                     let answer = match answer_of(sys::connect(socket.as_fd(), to)) {
                         Answer::Error(libc::EISCONN) if again => Answer::Success,
@@ -150,8 +149,7 @@ impl Supervisor {
         if self.respond(call, answer) {
             self.undelivered.forget(socket.as_fd());
         } else {
-            self.undelivered
-                .keep(socket.as_fd(), call.data.nr, asked, answer);
+            self.undelivered.keep(socket.as_fd(), call.data.nr, asked, answer);
         }
     }
 

@@ -49,7 +49,8 @@ impl Accepted {
 
 /// Whether a socket listens for TCP connections, MPTCP included.
 pub fn is_tcp_listener(socket: BorrowedFd<'_>) -> bool {
-    let is = |name, wanted: &[c_int]| option(socket, libc::SOL_SOCKET, name).is_ok_and(|v| wanted.contains(&v));
+    let is =
+        |name, wanted: &[c_int]| option(socket, libc::SOL_SOCKET, name).is_ok_and(|v| wanted.contains(&v));
     is(libc::SO_DOMAIN, &[libc::AF_INET, libc::AF_INET6])
         && is(libc::SO_PROTOCOL, &[libc::IPPROTO_TCP, libc::IPPROTO_MPTCP])
         && is(libc::SO_ACCEPTCONN, &[1])

@@ -38,7 +38,10 @@ fn first_line(server: &mut Server) -> String {
 fn flags_addresses_and_errors() {
     let net = Net::new();
     let pod = net.pod("p");
-    assert_eq!(says(&pod, "l = server(blocking=False); print(accept4(l.fileno()))"), "EAGAIN");
+    assert_eq!(
+        says(&pod, "l = server(blocking=False); print(accept4(l.fileno()))"),
+        "EAGAIN"
+    );
     let flags = "
 l = server()
 for flags in 0, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC:
@@ -204,8 +207,7 @@ print('ready', flush=True); signal.pause()"
             })
         })
         .collect();
-    let by: std::collections::HashSet<String> =
-        clients.into_iter().flat_map(|c| c.join().unwrap()).collect();
+    let by: std::collections::HashSet<String> = clients.into_iter().flat_map(|c| c.join().unwrap()).collect();
     assert!(!by.contains("") && by.len() <= 4, "{by:?}");
 }
 

@@ -159,4 +159,3 @@ pub fn wait_for(address: SocketAddr) {
         std::thread::yield_now();
     }
 }
-
