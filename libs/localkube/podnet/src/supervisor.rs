@@ -220,7 +220,6 @@ impl Supervisor {
             Step::Answer(Answer::Continue)
         } else {
             match rewrite::connect(asked, self.pod) {
-                Connect::Leave => Step::Answer(Answer::Continue),
                 Connect::Pod(to) => self.with_socket(call, asked, |socket| self.connect(socket, asked, to)),
                 Connect::Service(service) => {
                     self.with_socket(call, asked, |socket| self.connect_service(socket, asked, service))
@@ -231,7 +230,7 @@ impl Supervisor {
                 Connect::Outside(to) if is_of_this_machine((*to.ip()).into()) => {
                     self.with_socket(call, asked, |socket| self.connect(socket, asked, to))
                 }
-                Connect::Outside(_) => Step::Answer(Answer::Continue),
+                Connect::Leave | Connect::Outside(_) => Step::Answer(Answer::Continue),
             }
         }
     }
