@@ -43,6 +43,18 @@ struct Live {
     cache_key: Option<String>,
     /// Since when its Pod has trouble.
     troubled: Option<Timestamp>,
+    /// Its Pod was killed for memory: what to tell instead of the launcher's own words.
+    out_of_memory: Option<String>,
+}
+
+/// What is known of the Pod of an attempt whose outcome is looked for.
+#[derive(Clone, Copy)]
+enum PodIs<'a> {
+    Alive,
+    /// It is not there, and may never have been.
+    Absent,
+    /// It is over; the text says why there may be no outcome.
+    Over(&'a str),
 }
 
 /// One run under way.
@@ -200,6 +212,7 @@ impl Actor {
                         row,
                         cache_key,
                         troubled: None,
+                        out_of_memory: None,
                     },
                 );
                 self.shared.occupy(1);
@@ -226,12 +239,12 @@ impl Actor {
             Ok(Some(pod)) => self.saw(&pod).await,
             // It was there once.
             Ok(None) if known.is_some() => {
-                self.settle(path, number, Some("its Pod vanished without an outcome"))
+                self.settle(path, number, PodIs::Over("its Pod vanished without an outcome"))
                     .await;
             }
             Ok(None) => {
                 // It may have been created, ended and removed just before a crash.
-                self.settle(path, number, None).await;
+                self.settle(path, number, PodIs::Absent).await;
                 if self.live.contains_key(&(path.to_owned(), number)) {
                     self.recreate(path, number).await;
                 }
@@ -245,14 +258,14 @@ impl Actor {
 
     async fn recreate(&mut self, path: &str, number: u32) {
         if self.spec.terminate {
-            self.settle(path, number, Some("ended before its Pod was created"))
+            self.settle(path, number, PodIs::Over("ended before its Pod was created"))
                 .await;
             return;
         }
         match plan::rebuild(&self.spec, &self.observed, self.shared.clock.now(), path) {
             Some(plan) if plan.step.attempt == number => self.uncreated.push(plan),
             _ => {
-                self.settle(path, number, Some("it cannot be planned again after a restart"))
+                self.settle(path, number, PodIs::Over("it cannot be planned again after a restart"))
                     .await;
             }
         }
@@ -371,6 +384,7 @@ impl Actor {
             row: row.clone(),
             cache_key: cache_key.clone(),
             troubled: None,
+            out_of_memory: None,
         };
         self.live.insert((path, number), live);
         self.uncreated.push(plan);
@@ -564,11 +578,11 @@ impl Actor {
         match self.pods().delete(&name, &options).await {
             Ok(either) => {
                 if either.is_right() {
-                    self.settle(path, number, Some("ended on request")).await;
+                    self.settle(path, number, PodIs::Over("ended on request")).await;
                 }
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
-                self.settle(path, number, Some("ended on request")).await;
+                self.settle(path, number, PodIs::Over("ended on request")).await;
             }
             Err(error) => {
                 tracing::warn!(pod = name, %error, "a Pod cannot be deleted; trying again");
@@ -665,7 +679,7 @@ impl Actor {
                     .find(|(path, n)| *n == attempt && task_id(&self.run.id, path) == id)
                     .cloned();
                 if let Some((path, number)) = found {
-                    self.settle(&path, number, None).await;
+                    self.settle(&path, number, PodIs::Alive).await;
                 }
             }
             Message::Pod(pod) => self.saw(&pod).await,
@@ -676,7 +690,7 @@ impl Actor {
                     } else {
                         "its Pod vanished without an outcome"
                     };
-                    self.settle(&path, number, Some(why)).await;
+                    self.settle(&path, number, PodIs::Over(why)).await;
                 }
             }
             Message::Resync => {
@@ -709,7 +723,11 @@ impl Actor {
         match pod::verdict(pod) {
             Verdict::Alive => self.trouble(&path, number, None),
             Verdict::Troubled(why) => self.trouble(&path, number, Some(why)),
-            Verdict::Over(why) => self.settle(&path, number, Some(&why)).await,
+            Verdict::Over(why) => self.settle(&path, number, PodIs::Over(&why)).await,
+            Verdict::OutOfMemory(why) => {
+                live.out_of_memory = Some(why.clone());
+                self.settle(&path, number, PodIs::Over(&why)).await;
+            }
         }
     }
 
@@ -731,9 +749,8 @@ impl Actor {
         }
     }
 
-    /// Takes the outcome of an attempt if there is one. `over` says why there will be none any more, when its Pod is
-    /// known to be over.
-    async fn settle(&mut self, path: &str, number: u32, over: Option<&str>) {
+    /// Takes the outcome of an attempt if there is one.
+    async fn settle(&mut self, path: &str, number: u32, pod: PodIs<'_>) {
         let Some(live) = self.live.get(&(path.to_owned(), number)) else {
             return;
         };
@@ -750,11 +767,17 @@ impl Actor {
                 return;
             }
         };
-        let state = match (bytes, over) {
-            (Some(bytes), _) => self.judge(path, number, &bytes),
-            (None, Some(_)) if self.spec.terminate => AttemptState::Stopped,
-            (None, Some(why)) => AttemptState::Failed(why.to_owned()),
-            (None, None) => return,
+        let out_of_memory = live.out_of_memory.clone();
+        let state = match (bytes, pod) {
+            // Only the Pod knows whether that was for memory; it is over in a moment.
+            (Some(bytes), PodIs::Alive) if was_killed(&bytes) => return,
+            (Some(bytes), _) => match (self.judge(path, number, &bytes), out_of_memory) {
+                (AttemptState::Failed(_), Some(why)) => AttemptState::Failed(why),
+                (state, _) => state,
+            },
+            (None, PodIs::Over(_)) if self.spec.terminate => AttemptState::Stopped,
+            (None, PodIs::Over(why)) => AttemptState::Failed(why.to_owned()),
+            (None, PodIs::Alive | PodIs::Absent) => return,
         };
         self.fail(path, number, state);
     }
@@ -823,6 +846,12 @@ impl Actor {
         }
         self.pending.ended.push(row);
     }
+}
+
+/// Whether an outcome tells of a command that was ended by SIGKILL.
+fn was_killed(outcome: &[u8]) -> bool {
+    serde_json::from_slice::<Outcome>(outcome)
+        .is_ok_and(|outcome| outcome.state == OutcomeState::Failed && outcome.exit_code == Some(137))
 }
 
 /// Why a Pod could not be created.
