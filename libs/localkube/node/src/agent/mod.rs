@@ -8,6 +8,7 @@ pub(crate) mod pods;
 mod quantity;
 mod queue;
 mod refresh;
+mod repeats;
 mod start;
 mod status;
 mod volumes;
