@@ -263,7 +263,10 @@ async fn the_node_says_what_holds_limits_and_a_pod_over_its_limit_says_so() {
         let ended = over(&pods, "hungry").await;
         let status = &ended.status.unwrap().container_statuses.unwrap()[0];
         let terminated = status.state.as_ref().unwrap().terminated.as_ref().unwrap();
-        assert_eq!((terminated.exit_code, terminated.reason.as_deref()), (137, Some("OOMKilled")));
+        assert_eq!(
+            (terminated.exit_code, terminated.reason.as_deref()),
+            (137, Some("OOMKilled"))
+        );
     }
     cluster.stop().await;
 }

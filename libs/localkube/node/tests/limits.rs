@@ -46,9 +46,12 @@ fn groups(cgroups: &Cgroups, uid: &str) -> Vec<PathBuf> {
         Cgroups::V2 { base, .. } => vec![base],
         Cgroups::None { .. } => Vec::new(),
     };
-    let entries = bases
-        .into_iter()
-        .flat_map(|base| std::fs::read_dir(base.join("ferroflow-pods")).into_iter().flatten().flatten());
+    let entries = bases.into_iter().flat_map(|base| {
+        std::fs::read_dir(base.join("ferroflow-pods"))
+            .into_iter()
+            .flatten()
+            .flatten()
+    });
     entries
         .map(|entry| entry.path())
         .filter(|path| path.file_name().unwrap().to_string_lossy().contains(uid))
@@ -100,9 +103,20 @@ async fn a_container_over_its_memory_limit_is_oom_killed_and_its_group_is_gone()
 async fn a_container_below_its_limit_ends_as_it_will() {
     let Some(cgroups) = cgroups() else { return };
     let pod = PodFolder::limited("Never", cgroups, memory(256));
-    let state = finished(&mut begin(&pod, "head -c 20000000 /dev/zero | tail -c 10 >/dev/null; kill -KILL $$").await).await;
+    let state = finished(
+        &mut begin(
+            &pod,
+            "head -c 20000000 /dev/zero | tail -c 10 >/dev/null; kill -KILL $$",
+        )
+        .await,
+    )
+    .await;
     let exit = state.containers[0].exit().unwrap();
-    assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"), "a kill that was not for memory");
+    assert_eq!(
+        (exit.code, exit.reason.as_str()),
+        (137, "Error"),
+        "a kill that was not for memory"
+    );
 }
 
 #[tokio::test]
@@ -145,10 +159,21 @@ async fn what_a_killed_shim_leaves_is_removed() {
     };
     assert!(!groups(&cgroups, pod.uid()).is_empty());
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let shim: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let shim: i32 = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
     while let Ok(Some(_)) = link.states.next().await {}
-    assert!(!groups(&cgroups, pod.uid()).is_empty(), "nobody was there to remove it");
+    assert!(
+        !groups(&cgroups, pod.uid()).is_empty(),
+        "nobody was there to remove it"
+    );
     os::remove_groups(&cgroups, pod.uid());
     assert_eq!(groups(&cgroups, pod.uid()), Vec::<PathBuf>::new());
 }
@@ -156,7 +181,10 @@ async fn what_a_killed_shim_leaves_is_removed() {
 #[tokio::test]
 async fn a_busy_container_gets_no_more_cpu_than_its_limit() {
     let Some(cgroups) = cgroups() else { return };
-    if matches!(&cgroups, Cgroups::V1 { cpu: None, .. } | Cgroups::V2 { cpu: false, .. }) {
+    if matches!(
+        &cgroups,
+        Cgroups::V1 { cpu: None, .. } | Cgroups::V2 { cpu: false, .. }
+    ) {
         eprintln!("SKIPPED: {cgroups}");
         return;
     }

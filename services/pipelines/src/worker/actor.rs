@@ -265,8 +265,12 @@ impl Actor {
         match plan::rebuild(&self.spec, &self.observed, self.shared.clock.now(), path) {
             Some(plan) if plan.step.attempt == number => self.uncreated.push(plan),
             _ => {
-                self.settle(path, number, PodIs::Over("it cannot be planned again after a restart"))
-                    .await;
+                self.settle(
+                    path,
+                    number,
+                    PodIs::Over("it cannot be planned again after a restart"),
+                )
+                .await;
             }
         }
     }

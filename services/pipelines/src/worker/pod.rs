@@ -642,10 +642,7 @@ mod tests {
         assert_eq!(verdict(&pod(&image)), Verdict::Troubled(trouble));
         let ended = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"terminated": {"exitCode": 3, "reason": "Error", "message": "no"}}}]});
-        assert_eq!(
-            verdict(&pod(&ended)),
-            Verdict::Over("exit code 3: no".to_owned())
-        );
+        assert_eq!(verdict(&pod(&ended)), Verdict::Over("exit code 3: no".to_owned()));
         let creating = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ContainerCreating"}}}]});
         assert_eq!(verdict(&pod(&creating)), Verdict::Alive);

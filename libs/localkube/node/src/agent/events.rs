@@ -95,7 +95,10 @@ async fn write(client: &kube::Client, repeats: &mut Repeats, event: &Event) -> k
     let now = Timestamp::now();
     if let Some((name, count)) = repeats.again(event, now) {
         let patch = serde_json::json!({"count": count, "lastTimestamp": Time(now)});
-        match events.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        match events
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             outcome => return outcome.map(drop),
         }

@@ -147,7 +147,11 @@ fn join(common: &str, own: &str) -> String {
         if !told && !first.is_empty() && words.next() == Some(address) {
             told = true;
             let others = words.filter(|name| !first.contains(name));
-            let all: Vec<&str> = [address].into_iter().chain(first.iter().copied()).chain(others).collect();
+            let all: Vec<&str> = [address]
+                .into_iter()
+                .chain(first.iter().copied())
+                .chain(others)
+                .collect();
             text.push_str(&all.join(" "));
         } else {
             text.push_str(line);

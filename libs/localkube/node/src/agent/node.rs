@@ -51,11 +51,7 @@ pub async fn register(
     }
 }
 
-async fn try_register(
-    client: &kube::Client,
-    config: &NodeConfig,
-    machine: &Machine<'_>,
-) -> kube::Result<()> {
+async fn try_register(client: &kube::Client, config: &NodeConfig, machine: &Machine<'_>) -> kube::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let mut labels = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), config.node_name.clone()),
@@ -67,10 +63,7 @@ async fn try_register(
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
-            annotations: Some(BTreeMap::from([(
-                LIMITS.to_owned(),
-                machine.cgroups.to_string(),
-            )])),
+            annotations: Some(BTreeMap::from([(LIMITS.to_owned(), machine.cgroups.to_string())])),
             ..ObjectMeta::default()
         },
         ..Node::default()

@@ -105,7 +105,10 @@ mod tests {
         assert_eq!(resources(Some(4000), Some(500)).cpu_shares(), 512);
         assert_eq!(resources(Some(2000), None).cpu_shares(), 2048);
         assert_eq!(resources(None, None).cpu_shares(), 102);
-        assert_eq!((shares(0), weight(2), weight(1024), weight(262_144)), (2, 1, 39, 10_000));
+        assert_eq!(
+            (shares(0), weight(2), weight(1024), weight(262_144)),
+            (2, 1, 39, 10_000)
+        );
     }
 
     #[test]

@@ -32,7 +32,10 @@ pub(super) fn places(cgroup: &str, mountinfo: &str) -> Places {
         // Of a group that was removed meanwhile.
         let path = Path::new(path.trim_end_matches(" (deleted)"));
         if controllers.is_empty() {
-            places.v2 = mounts.iter().filter(|mount| mount.v2).find_map(|mount| folder(mount, path));
+            places.v2 = mounts
+                .iter()
+                .filter(|mount| mount.v2)
+                .find_map(|mount| folder(mount, path));
             continue;
         }
         for controller in controllers.split(',') {
@@ -72,7 +75,9 @@ fn unescape(text: &str) -> PathBuf {
     let mut parts = text.split('\\');
     let mut result = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match (code, part.get(3..)) {
             (Some(code), Some(rest)) => {
                 result.push(char::from(code));
@@ -130,7 +135,9 @@ mod tests {
     fn root_in_docker_on_v1_sees_its_own_group_as_the_mount() {
         let id = "b9bfcb2b5c1d4d2f";
         let found = places(
-            &format!("11:memory:/docker/{id}\n3:cpu,cpuacct:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n"),
+            &format!(
+                "11:memory:/docker/{id}\n3:cpu,cpuacct:/docker/{id}\n1:name=systemd:/docker/{id}\n0::/system.slice/containerd.service\n"
+            ),
             &format!(
                 "822 821 0:27 /docker/{id} /sys/fs/cgroup/systemd ro,nosuid,nodev,noexec,relatime master:9 - cgroup cgroup rw,xattr,name=systemd\n\
                  828 821 0:33 /docker/{id} /sys/fs/cgroup/memory ro,nosuid,nodev,noexec,relatime master:17 - cgroup cgroup rw,memory\n\
@@ -156,8 +163,14 @@ mod tests {
         );
         let scope = "user.slice/user-1000.slice/session-2.scope";
         assert_eq!(found.v2, Some(format!("/sys/fs/cgroup/unified/{scope}").into()));
-        assert_eq!(found.v1["memory"], PathBuf::from(format!("/sys/fs/cgroup/memory/{scope}")));
-        assert_eq!(found.v1["cpu"], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/user.slice"));
+        assert_eq!(
+            found.v1["memory"],
+            PathBuf::from(format!("/sys/fs/cgroup/memory/{scope}"))
+        );
+        assert_eq!(
+            found.v1["cpu"],
+            PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/user.slice")
+        );
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Group {
         }
         for folder in &self.folders {
             let entry = OpenOptions::new().write(true).open(folder.join("cgroup.procs"));
-            self.entries.push(entry.map_err(|error| at(&folder.join("cgroup.procs"), &error))?);
+            self.entries
+                .push(entry.map_err(|error| at(&folder.join("cgroup.procs"), &error))?);
         }
         Ok(true)
     }
@@ -159,7 +160,11 @@ pub fn probe_cgroups() -> Cgroups {
 }
 
 fn try_out(cgroups: &Cgroups) -> io::Result<()> {
-    let name = format!("probe-{}-{}", std::process::id(), jiff::Timestamp::now().as_nanosecond());
+    let name = format!(
+        "probe-{}-{}",
+        std::process::id(),
+        jiff::Timestamp::now().as_nanosecond()
+    );
     let resources = Resources {
         memory_limit: Some(256 << 20),
         cpu_limit: Some(1000),
@@ -170,7 +175,10 @@ fn try_out(cgroups: &Cgroups) -> io::Result<()> {
     };
     let entries = group.entries();
     let mut command = Command::new("true");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     // SAFETY: only write(2) on descriptors that are open in the child as well.
     unsafe {
         command.pre_exec(move || {
@@ -184,9 +192,12 @@ fn try_out(cgroups: &Cgroups) -> io::Result<()> {
     }
     let outcome = command.status();
     group.remove();
-    outcome
-        .map(drop)
-        .map_err(|error| io::Error::new(error.kind(), format!("no process can be moved into {name}: {error}")))
+    outcome.map(drop).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("no process can be moved into {name}: {error}"),
+        )
+    })
 }
 
 /// Removes the groups that a Pod's shim left when it was killed, and ends what runs in them.

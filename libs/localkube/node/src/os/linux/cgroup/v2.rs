@@ -30,7 +30,11 @@ pub(super) fn settle(own: &Path) -> Result<Cgroups, String> {
     let writable = |name: &str| fs::OpenOptions::new().write(true).open(base.join(name));
     for name in ["cgroup.procs", "cgroup.subtree_control"] {
         if let Err(error) = writable(name) {
-            return Err(format!("{} is not ours to change: {error}{}", base.display(), remedy()));
+            return Err(format!(
+                "{} is not ours to change: {error}{}",
+                base.display(),
+                remedy()
+            ));
         }
     }
     if !top {
