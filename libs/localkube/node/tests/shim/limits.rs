@@ -1,13 +1,5 @@
 //! Limits of memory and cpu, on machines that let us make cgroups.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a helper that fails is a failed test"
-)]
-
-mod support;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +7,9 @@ use localkube_node::nursery::{Nursery, ShimLink};
 use localkube_node::os::{self, Cgroups, Resources};
 use localkube_node::state::{PodState, Status};
 use localkube_node::wire::Request;
-use support::{PodFolder, executable, wait_for};
+
+use super::support::{PodFolder, executable, fifo_write, wait_for};
+use super::until;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// `tail` keeps its last line, which here has no end.
@@ -67,20 +61,6 @@ async fn begin(pod: &PodFolder, script: &str) -> ShimLink {
         .await
         .unwrap();
     link
-}
-
-async fn until(link: &mut ShimLink, what: &str, condition: impl Fn(&PodState) -> bool) -> PodState {
-    tokio::time::timeout(LIMIT, async {
-        loop {
-            match link.states.next().await.unwrap() {
-                Some(state) if condition(&state) => return state,
-                Some(_) => {}
-                None => panic!("the shim ended before: {what}"),
-            }
-        }
-    })
-    .await
-    .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
 async fn finished(link: &mut ShimLink) -> PodState {
@@ -138,7 +118,7 @@ async fn an_end_for_memory_is_on_record_when_nobody_listens() {
     let link = begin(&pod, &format!("cat /shared/go; {EAT}")).await;
     // As after `kill -9` of the agent: the nursery is gone already, the connection goes now.
     drop(link);
-    support::fifo_write(&pod.shared().join("go"), b"go\n");
+    fifo_write(&pod.shared().join("go"), b"go\n");
     let record = pod.path().join("exits.jsonl");
     wait_for(LIMIT, "the exit is recorded", || {
         std::fs::read_to_string(&record).is_ok_and(|text| text.contains("OOMKilled"))
