@@ -193,6 +193,56 @@ mod tests {
         assert_eq!(ours, [10, 11, 12]);
     }
 
+    /// A folder with the files of a group.
+    fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_group_without_the_memory_controller_says_how_to_get_one() {
+        let own = group(&[("cgroup.controllers", "pids\n")]);
+        let why = settle(own.path()).unwrap_err();
+        assert!(
+            why.contains("has no memory controller; where systemd runs"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_group_that_is_shared_is_left_alone() {
+        let own = group(&[
+            ("cgroup.controllers", "cpu memory\n"),
+            ("cgroup.type", "domain\n"),
+            ("cgroup.procs", "1\n"),
+            ("cgroup.subtree_control", ""),
+        ]);
+        let why = settle(own.path()).unwrap_err();
+        assert!(
+            why.contains("holds processes that are not ours, such as 1 ("),
+            "{why}"
+        );
+        assert!(!own.path().join(AGENT).exists());
+    }
+
+    #[test]
+    fn an_agent_that_is_started_by_another_uses_the_group_above() {
+        let own = group(&[
+            ("cgroup.controllers", "memory\n"),
+            ("cgroup.type", "domain\n"),
+            ("cgroup.procs", ""),
+            ("cgroup.subtree_control", "memory\n"),
+        ]);
+        let base = own.path().to_owned();
+        assert_eq!(
+            settle(&base.join(AGENT)).unwrap(),
+            Cgroups::V2 { base, cpu: false }
+        );
+    }
+
     #[test]
     fn kills_are_counted_from_the_events() {
         let events = "low 0\nhigh 0\nmax 31\noom 2\noom_kill 3\noom_group_kill 1\n";
