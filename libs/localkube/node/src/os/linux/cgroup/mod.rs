@@ -8,6 +8,7 @@ mod find;
 mod v1;
 mod v2;
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -262,12 +263,12 @@ fn make(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes a setting. The file is there or it is not: nothing is created.
-fn set(folder: &Path, file: &str, value: impl ToString) -> io::Result<()> {
+fn set(folder: &Path, file: &str, value: impl fmt::Display) -> io::Result<()> {
     let path = folder.join(file);
     let written = OpenOptions::new()
         .write(true)
         .open(&path)
-        .and_then(|mut file| file.write_all(value.to_string().as_bytes()));
+        .and_then(|mut file| file.write_all(format!("{value}").as_bytes()));
     written.map_err(|error| at(&path, &error))
 }
 
