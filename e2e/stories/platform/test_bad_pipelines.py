@@ -133,7 +133,8 @@ def test_a_step_that_fails_with_a_code(ferroflow):
 def test_a_step_that_ends_by_a_signal(ferroflow, number, name):
     run, step = ended(ferroflow, "python3", "-c", f"import os, signal; signal.raise_signal({number})")
     assert (run["state"], step["error"]["message"]) == ("FAILED", f"ended by signal {number} ({name})")
-    ended_as = container(ferroflow, step)["terminated"]
+    # the run is told by the launcher, which ends a moment later
+    ended_as = eventually("the container ends", lambda: container(ferroflow, step).get("terminated"))
     assert (ended_as["exitCode"], ended_as["reason"]) == (128 + number, "Error")
 
 

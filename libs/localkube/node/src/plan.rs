@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Lifecycle, Probe};
 use serde::{Deserialize, Serialize};
 
-use crate::os::Isolation;
+use crate::os::{Cgroups, Isolation, Resources};
 
 /// Who a shim works for. A shim of another boot or another Pod of the same name is never mistaken for this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct PodPlan {
     pub grace_seconds: i64,
     pub started_at: Timestamp,
     pub isolation: Isolation,
+    /// where the shim makes a group for each container
+    #[serde(default)]
+    pub cgroups: Cgroups,
     pub logs: LogLimits,
 }
 
@@ -88,6 +91,8 @@ pub struct ContainerPlan {
     #[serde(default)]
     pub ports: Vec<(String, u16)>,
     pub termination_message_from_logs: bool,
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// Log files of a container: at most `files` of `bytes` each.

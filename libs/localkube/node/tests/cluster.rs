@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, phase};
 use futures::{AsyncBufReadExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{AttachParams, DeleteParams, LogParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret};
+use kube::api::{AttachParams, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -242,6 +242,57 @@ async fn a_changed_config_map_is_seen_by_a_running_pod() {
     .unwrap();
     assert_eq!(phase(&over(&pods, "reader").await), "Succeeded");
     assert_eq!(logs(&pods, "reader").await, "2");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_says_what_holds_limits_and_a_pod_over_its_limit_says_so() {
+    let folder = folder();
+    let (cluster, pods) = start(&folder).await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = nodes.get("test-node").await.unwrap();
+    let limits = node.metadata.annotations.unwrap()["ferroflow.io/limits"].clone();
+    let container = json!({"name": "main", "image": "busybox", "command": ["tail", "/dev/zero"],
+        "resources": {"limits": {"memory": "48Mi"}}});
+    if limits.starts_with("none: ") {
+        eprintln!("SKIPPED: limits are held by {limits}");
+    } else {
+        assert!(limits.starts_with("cgroup-v"), "{limits}");
+        let spec = json!({"restartPolicy": "Never", "containers": [container]});
+        create(&pods, &pod("hungry", spec)).await;
+        let ended = over(&pods, "hungry").await;
+        let status = &ended.status.unwrap().container_statuses.unwrap()[0];
+        let terminated = status.state.as_ref().unwrap().terminated.as_ref().unwrap();
+        assert_eq!(
+            (terminated.exit_code, terminated.reason.as_deref()),
+            (137, Some("OOMKilled"))
+        );
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeated_event_is_counted() {
+    let folder = folder();
+    let (cluster, pods) = start(&folder).await;
+    let container = json!({"name": "main", "image": "busybox", "command": ["true"],
+        "envFrom": [{"configMapRef": {"name": "absent"}}]});
+    create(&pods, &pod("waits", json!({"containers": [container]}))).await;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let all = events.list(&ListParams::default()).await.unwrap().items;
+        let failed: Vec<&Event> = all
+            .iter()
+            .filter(|event| event.reason.as_deref() == Some("Failed"))
+            .collect();
+        assert!(failed.len() < 2, "told twice: {failed:?}");
+        if failed.iter().any(|event| event.count.unwrap() > 1) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "not repeated: {all:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     cluster.stop().await;
 }
 

@@ -6,6 +6,8 @@
     reason = "a helper that fails is a failed test"
 )]
 
+#[path = "shim/limits.rs"]
+mod limits;
 mod support;
 
 use std::time::{Duration, Instant};

@@ -510,6 +510,8 @@ pub enum Verdict {
     Troubled(String),
     /// It is over; the text says why there may be no outcome.
     Over(String),
+    /// It was killed for memory, whatever its outcome says.
+    OutOfMemory(String),
 }
 
 /// Reads a Pod's status.
@@ -530,6 +532,10 @@ pub fn verdict(pod: &Pod) -> Verdict {
                     .and_then(|state| state.terminated.as_ref())
                     && ended.exit_code != 0
                 {
+                    if ended.reason.as_deref() == Some("OOMKilled") {
+                        let why = out_of_memory(pod, &container.name);
+                        return Verdict::OutOfMemory(format!("exit code {}: {why}", ended.exit_code));
+                    }
                     let reason = ended.reason.as_deref().filter(|r| *r != "Error");
                     let detail = ended
                         .message
@@ -566,6 +572,22 @@ pub fn verdict(pod: &Pod) -> Verdict {
             condition.message.as_deref().unwrap_or("no node fits")
         )),
         None => Verdict::Alive,
+    }
+}
+
+/// What happened to a container that was killed for memory, and what to do about it.
+fn out_of_memory(pod: &Pod, container: &str) -> String {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let limit = containers
+        .filter(|known| known.name == container)
+        .find_map(|known| known.resources.as_ref()?.limits.as_ref()?.get("memory"));
+    match limit {
+        Some(Quantity(limit)) => format!(
+            "OOMKilled: it used more than its memory limit of {limit}; raise the limit with set_memory_limit() on the task"
+        ),
+        None => "OOMKilled: the machine had no memory left, and it has no memory limit of its own; run fewer steps at a time, \
+                 or state what it needs with set_memory_request() on the task"
+            .to_owned(),
     }
 }
 
@@ -617,14 +639,27 @@ mod tests {
         let trouble = "ErrImagePull: nothing maps image i".to_owned();
         assert!(is_hopeless(&trouble));
         assert_eq!(verdict(&pod(&image)), Verdict::Troubled(trouble));
-        let killed = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
-        assert_eq!(
-            verdict(&pod(&killed)),
-            Verdict::Over("exit code 137: OOMKilled".to_owned())
-        );
+        let ended = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 3, "reason": "Error", "message": "no"}}}]});
+        assert_eq!(verdict(&pod(&ended)), Verdict::Over("exit code 3: no".to_owned()));
         let creating = json!({"phase": "Pending", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ContainerCreating"}}}]});
         assert_eq!(verdict(&pod(&creating)), Verdict::Alive);
+    }
+
+    #[test]
+    fn an_end_for_memory_tells_the_limit_and_how_to_raise_it() {
+        let status = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
+        let mut killed = pod(&status);
+        let told = |pod: &Pod| match verdict(pod) {
+            Verdict::OutOfMemory(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(told(&killed).starts_with("exit code 137: OOMKilled: the machine had no memory left"));
+        let spec = json!({"containers": [{"name": "main", "resources": {"limits": {"memory": "64Mi"}}}]});
+        killed.spec = serde_json::from_value(spec).unwrap();
+        let wanted = "exit code 137: OOMKilled: it used more than its memory limit of 64Mi; raise the limit with set_memory_limit() on the task";
+        assert_eq!(told(&killed), wanted);
     }
 }

@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use tokio::sync::mpsc;
 use tracing::debug;
+
+use super::repeats::Repeats;
 
 /// Events that wait to be written; more are dropped, since no one may be held up by them.
 const BACKLOG: usize = 1024;
@@ -21,10 +23,9 @@ impl Recorder {
     pub fn start(client: kube::Client, node: String) -> Self {
         let (queue, mut inbox) = mpsc::channel::<Event>(BACKLOG);
         tokio::spawn(async move {
+            let mut repeats = Repeats::default();
             while let Some(event) = inbox.recv().await {
-                let namespace = event.metadata.namespace.clone().unwrap_or_default();
-                let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                if let Err(error) = events.create(&PostParams::default(), &event).await {
+                if let Err(error) = write(&client, &mut repeats, &event).await {
                     debug!(%error, "cannot record an event");
                 }
             }
@@ -85,4 +86,24 @@ impl Recorder {
             debug!(reason, "an event was dropped");
         }
     }
+}
+
+/// A repetition is counted in the event that is there; when that is gone, it is told anew.
+async fn write(client: &kube::Client, repeats: &mut Repeats, event: &Event) -> kube::Result<()> {
+    let namespace = event.metadata.namespace.clone().unwrap_or_default();
+    let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
+    let now = Timestamp::now();
+    if let Some((name, count)) = repeats.again(event, now) {
+        let patch = serde_json::json!({"count": count, "lastTimestamp": Time(now)});
+        match events
+            .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            outcome => return outcome.map(drop),
+        }
+    }
+    let made = events.create(&PostParams::default(), event).await?;
+    repeats.told(&made, now);
+    Ok(())
 }

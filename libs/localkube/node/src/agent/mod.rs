@@ -8,6 +8,7 @@ pub(crate) mod pods;
 mod quantity;
 mod queue;
 mod refresh;
+mod repeats;
 mod start;
 mod status;
 mod volumes;
@@ -31,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::nursery::Nursery;
-use crate::os::{self, Isolation};
+use crate::os::{self, Cgroups, Isolation};
 use crate::plan::LogLimits;
 use events::Recorder;
 use network::Network;
@@ -106,6 +107,7 @@ pub(crate) struct Agent {
     pub client: kube::Client,
     pub config: NodeConfig,
     pub isolation: Isolation,
+    pub cgroups: Cgroups,
     pub boot_id: String,
     pub capacity: os::Capacity,
     pub nursery: Nursery,
@@ -151,15 +153,13 @@ pub async fn run(
     let server = tokio::spawn(crate::kubelet::serve(agent.clone(), listener, stop.clone()));
     let network = tokio::spawn(agent.network.clone().run(client.clone(), stop.clone()));
     let refresh = tokio::spawn(refresh::run(agent.clone(), stop.clone()));
-    node::register(
-        &client,
-        &agent.config,
-        port,
-        agent.capacity,
-        &agent.isolation,
-        &stop,
-    )
-    .await;
+    let machine = node::Machine {
+        kubelet_port: port,
+        capacity: agent.capacity,
+        isolation: &agent.isolation,
+        cgroups: &agent.cgroups,
+    };
+    node::register(&client, &agent.config, &machine, &stop).await;
     let heartbeat = tokio::spawn(node::heartbeat(client, agent.config.clone(), stop.clone()));
     info!(node = agent.config.node_name, port, isolation = ?agent.isolation, "node agent is ready");
 
@@ -192,6 +192,12 @@ async fn open(client: kube::Client, runtimes: Runtimes, config: NodeConfig) -> a
     for note in &isolation.notes {
         warn!(note, "containers are isolated less than they could be");
     }
+    // Before the nursery starts: it and the shims belong where this process is put.
+    let cgroups = tokio::task::spawn_blocking(os::probe_cgroups).await?;
+    match &cgroups {
+        Cgroups::None { why } => warn!(why, "limits of memory and cpu are not held"),
+        held => info!(by = %held, "limits of memory and cpu are held"),
+    }
     let mut capacity = os::capacity(root)?;
     capacity.cores = config.cpus.unwrap_or(capacity.cores);
     capacity.memory_bytes = config.memory_bytes.unwrap_or(capacity.memory_bytes);
@@ -201,6 +207,7 @@ async fn open(client: kube::Client, runtimes: Runtimes, config: NodeConfig) -> a
     };
     Ok(Arc::new(Agent {
         isolation,
+        cgroups,
         boot_id: os::boot_id()?,
         nursery: Nursery::start(&config.executable)
             .with_context(|| format!("cannot start {} as shim", config.executable.display()))?,

@@ -73,7 +73,7 @@ impl Network {
         }
     }
 
-    /// Writes the Pod's hosts file and keeps it current. `own` are its own lines.
+    /// Writes the Pod's hosts file and keeps it current. `own` are its own lines, that of its address first.
     pub fn keep_names(&self, uid: &str, namespace: &str, own: String, path: &Path) -> io::Result<()> {
         let text = join(&self.inner.view.lock().hosts(namespace), &own);
         write_hosts(path, &text)?;
@@ -134,20 +134,36 @@ impl Network {
     }
 }
 
-/// The Pod's own lines stand in for what the cluster does not say of it yet.
+/// The first of the Pod's own lines says how it calls itself: those names come first in the line of its address, since the
+/// very first is what `hostname -f` gives. Its other lines are its `hostAliases`.
 fn join(common: &str, own: &str) -> String {
-    let known = |line: &str| {
-        let address = line.split_whitespace().next().unwrap_or_default();
-        common
-            .lines()
-            .any(|other| other.split_whitespace().next() == Some(address))
-    };
-    let missing: String = own
-        .lines()
-        .filter(|line| !known(line))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    format!("{common}{missing}")
+    let mut own = own.lines();
+    let itself = own.next().unwrap_or_default();
+    let (address, names) = itself.split_once(char::is_whitespace).unwrap_or((itself, ""));
+    let first: Vec<&str> = names.split_whitespace().collect();
+    let (mut text, mut told) = (String::with_capacity(common.len() + itself.len()), false);
+    for line in common.lines() {
+        let mut words = line.split_whitespace();
+        if !told && !first.is_empty() && words.next() == Some(address) {
+            told = true;
+            let others = words.filter(|name| !first.contains(name));
+            let all: Vec<&str> = [address]
+                .into_iter()
+                .chain(first.iter().copied())
+                .chain(others)
+                .collect();
+            text.push_str(&all.join(" "));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    let itself = Some(itself).filter(|line| !told && !line.is_empty());
+    for line in itself.into_iter().chain(own) {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 fn follow<K>(
@@ -176,4 +192,27 @@ where
         }
     };
     (store, drive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join;
+
+    const COMMON: &str = "# by\n127.0.0.1 localhost\n127.20.0.1 web web-0 web-0.web\n127.20.0.2 web web-1\n";
+
+    #[test]
+    fn a_pod_of_a_stateful_set_is_called_by_its_full_name() {
+        let own = "127.20.0.1\tweb-0.web.ns.svc.cluster.local web-0.web web-0\n127.0.0.1\tfoo.local\n";
+        assert_eq!(
+            join(COMMON, own),
+            "# by\n127.0.0.1 localhost\n127.20.0.1 web-0.web.ns.svc.cluster.local web-0.web web-0 web\n127.20.0.2 web web-1\n127.0.0.1\tfoo.local\n"
+        );
+    }
+
+    #[test]
+    fn a_pod_that_the_cluster_does_not_know_yet_knows_itself() {
+        let own = "127.20.0.9\tnew\n";
+        assert_eq!(join(COMMON, own), format!("{COMMON}{own}"));
+        assert_eq!(join(COMMON, ""), COMMON);
+    }
 }

@@ -16,23 +16,33 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::NodeConfig;
-use crate::os::{Capacity, Isolation};
+use crate::os::{Capacity, Cgroups, Isolation};
 
 const LEASES: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Says by which means limits are held, or why they are not.
+const LIMITS: &str = "ferroflow.io/limits";
+
+/// What the Node tells of its machine.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    pub kubelet_port: u16,
+    pub capacity: Capacity,
+    pub isolation: &'a Isolation,
+    pub cgroups: &'a Cgroups,
+}
+
 /// Makes or updates the Node; tries until it works or `cancel` is called.
 pub async fn register(
     client: &kube::Client,
     config: &NodeConfig,
-    port: u16,
-    capacity: Capacity,
-    isolation: &Isolation,
+    machine: &Machine<'_>,
     cancel: &CancellationToken,
 ) {
-    while let Err(error) = try_register(client, config, port, capacity, isolation).await {
+    while let Err(error) = try_register(client, config, machine).await {
         warn!(%error, node = config.node_name, "cannot register the node");
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -41,13 +51,7 @@ pub async fn register(
     }
 }
 
-async fn try_register(
-    client: &kube::Client,
-    config: &NodeConfig,
-    port: u16,
-    capacity: Capacity,
-    isolation: &Isolation,
-) -> kube::Result<()> {
+async fn try_register(client: &kube::Client, config: &NodeConfig, machine: &Machine<'_>) -> kube::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let mut labels = BTreeMap::from([
         ("kubernetes.io/hostname".to_owned(), config.node_name.clone()),
@@ -59,6 +63,7 @@ async fn try_register(
         metadata: ObjectMeta {
             name: Some(config.node_name.clone()),
             labels: Some(labels),
+            annotations: Some(BTreeMap::from([(LIMITS.to_owned(), machine.cgroups.to_string())])),
             ..ObjectMeta::default()
         },
         ..Node::default()
@@ -66,14 +71,17 @@ async fn try_register(
     match nodes.create(&PostParams::default(), &node).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let patch = serde_json::json!({"metadata": {"labels": node.metadata.labels}});
+            let patch = serde_json::json!({"metadata": {
+                "labels": node.metadata.labels,
+                "annotations": node.metadata.annotations,
+            }});
             nodes
                 .patch(&config.node_name, &PatchParams::default(), &Patch::Merge(patch))
                 .await?;
         }
         Err(error) => return Err(error),
     }
-    let status = status(config, port, capacity, isolation, Timestamp::now());
+    let status = status(config, machine, Timestamp::now());
     nodes
         .patch_status(
             &config.node_name,
@@ -107,13 +115,7 @@ fn resources(config: &NodeConfig, capacity: Capacity) -> BTreeMap<String, Quanti
     ])
 }
 
-fn status(
-    config: &NodeConfig,
-    port: u16,
-    capacity: Capacity,
-    isolation: &Isolation,
-    now: Timestamp,
-) -> NodeStatus {
+fn status(config: &NodeConfig, machine: &Machine<'_>, now: Timestamp) -> NodeStatus {
     let condition = |kind: &str, status: &str, reason: &str, message: &str| NodeCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
@@ -122,18 +124,18 @@ fn status(
         last_heartbeat_time: Some(Time(now)),
         last_transition_time: Some(Time(now)),
     };
-    let ready = if isolation.notes.is_empty() {
-        "kubelet is posting ready status".to_owned()
-    } else {
-        format!("kubelet is posting ready status; {}", isolation.notes.join("; "))
-    };
+    let mut ready = vec!["kubelet is posting ready status".to_owned()];
+    ready.extend(machine.isolation.notes.iter().cloned());
+    if let Cgroups::None { why } = machine.cgroups {
+        ready.push(format!("limits of memory and cpu are not held: {why}"));
+    }
     let address = |kind: &str, value: &str| NodeAddress {
         type_: kind.to_owned(),
         address: value.to_owned(),
     };
     NodeStatus {
-        capacity: Some(resources(config, capacity)),
-        allocatable: Some(resources(config, capacity)),
+        capacity: Some(resources(config, machine.capacity)),
+        allocatable: Some(resources(config, machine.capacity)),
         conditions: Some(vec![
             condition(
                 "MemoryPressure",
@@ -153,7 +155,7 @@ fn status(
                 "KubeletHasSufficientPID",
                 "kubelet has sufficient PID available",
             ),
-            condition("Ready", "True", "KubeletReady", &ready),
+            condition("Ready", "True", "KubeletReady", &ready.join("; ")),
         ]),
         addresses: Some(vec![
             address("InternalIP", &config.node_ip.to_string()),
@@ -161,7 +163,7 @@ fn status(
         ]),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint {
-                port: i32::from(port),
+                port: i32::from(machine.kubelet_port),
             }),
         }),
         node_info: Some(NodeSystemInfo {

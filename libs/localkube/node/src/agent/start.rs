@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::Agent;
 use super::env::{self, Sources};
+use super::quantity;
 use super::queue::{Demand, Slot};
 use super::status::{self, Hold};
 use super::volumes::{self, Ready};
@@ -240,6 +241,7 @@ fn plan(context: &Context, address: Option<Ipv4Addr>) -> PodPlan {
         grace_seconds: spec.termination_grace_period_seconds.unwrap_or(30),
         started_at: Timestamp::now(),
         isolation: agent.isolation.clone(),
+        cgroups: agent.cgroups.clone(),
         logs: agent.config.logs,
     }
 }
@@ -258,6 +260,7 @@ fn container_plan(container: &Container, role: Role) -> ContainerPlan {
             .collect(),
         termination_message_from_logs: container.termination_message_policy.as_deref()
             == Some("FallbackToLogsOnError"),
+        resources: quantity::resources(container),
     }
 }
 

@@ -237,6 +237,7 @@ impl Actor {
         if known.lost && !begun && !matches!(phase(&self.pod), "Running" | "Succeeded" | "Failed") {
             // It was only being set up: nothing has run, so it may start again.
             self.address = None;
+            remove_groups(&folder);
             if let Err(error) = fs::remove_dir_all(&folder) {
                 warn!(%error, uid = self.uid, "cannot clear a Pod's folder");
             }
@@ -248,6 +249,7 @@ impl Actor {
         let mut state = known.state;
         self.told_events = state.next_event;
         if known.lost {
+            drop(tokio::task::spawn_blocking(move || remove_groups(&folder)));
             let (reason, message) = lose(&mut state, same_boot);
             self.failure = Some((reason, message));
             self.finish();
@@ -290,6 +292,8 @@ impl Actor {
                     && state.finished.is_none()
                 {
                     self.failure = Some(lose(state, true));
+                    let folder = self.agent.folder(&self.uid);
+                    drop(tokio::task::spawn_blocking(move || remove_groups(&folder)));
                     self.finish();
                 }
             }
@@ -540,6 +544,7 @@ async fn remove_folder(folder: &Path, uid: &str) {
     volumes::remove_outside(uid);
     let path = folder.to_owned();
     let outcome = tokio::task::spawn_blocking(move || {
+        remove_groups(&path);
         for entry in fs::read_dir(path.join("roots")).into_iter().flatten().flatten() {
             drop(crate::os::remove_scratch(&entry.path()));
         }
@@ -551,6 +556,15 @@ async fn remove_folder(folder: &Path, uid: &str) {
             warn!(%error, folder = %folder.display(), "cannot remove a Pod's folder");
         }
         _ => {}
+    }
+}
+
+/// Removes the cgroups that a killed shim left, wherever the agent of that time had them made.
+fn remove_groups(folder: &Path) {
+    match shim::read_plan(folder) {
+        Ok(Some(plan)) => crate::os::remove_groups(&plan.cgroups, &plan.identity.uid),
+        Ok(None) => {}
+        Err(error) => warn!(%error, folder = %folder.display(), "cannot read a Pod's plan"),
     }
 }
 

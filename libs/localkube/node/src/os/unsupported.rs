@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::Isolation;
+use super::{Cgroups, Isolation};
 
 fn unsupported<T>() -> io::Result<T> {
     Err(io::Error::new(
@@ -14,6 +14,12 @@ fn unsupported<T>() -> io::Result<T> {
 
 pub fn probe(_scratch: &Path) -> Isolation {
     Isolation::none("the node agent runs Pods on Linux only".to_owned())
+}
+
+pub fn probe_cgroups() -> Cgroups {
+    Cgroups::None {
+        why: "cgroups exist on Linux only".to_owned(),
+    }
 }
 
 pub fn boot_id() -> io::Result<String> {

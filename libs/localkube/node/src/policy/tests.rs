@@ -28,12 +28,14 @@ fn plan(policy: RestartPolicy, containers: &[(&str, Role)]) -> PodPlan {
                 lifecycle: None,
                 ports: Vec::new(),
                 termination_message_from_logs: false,
+                resources: Default::default(),
             })
             .collect(),
         active_deadline_seconds: None,
         grace_seconds: 30,
         started_at: at(0),
         isolation: crate::os::Isolation::none(String::new()),
+        cgroups: Default::default(),
         logs: LogLimits::default(),
     }
 }

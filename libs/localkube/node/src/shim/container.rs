@@ -19,7 +19,7 @@ use tokio::sync::{Notify, broadcast};
 use super::logs::LogFile;
 use super::pod::Shim;
 use super::{hooks, mapping, probes};
-use crate::os::{self, Command, Joined, LaunchError, Launched, Space, Stdio, Terminal, WaitStatus};
+use crate::os::{self, Command, Group, Joined, LaunchError, Launched, Space, Stdio, Terminal, WaitStatus};
 use crate::plan::ContainerSpec;
 use crate::policy;
 use crate::state::{Exit, Status};
@@ -160,9 +160,10 @@ pub(super) async fn run(shim: Rc<Shim>, index: usize) {
             paths.message.display().to_string(),
         ));
     }
-    let kills_before = os::oom_kills();
+    let group = make_group(&shim, index, restart);
+    let kills_before = oom_kills(group.as_deref());
     let began = Timestamp::now();
-    let exit = match start(&shim, &spec, &paths).await {
+    let exit = match start(&shim, &spec, &paths, group.clone()).await {
         Ok(started) => {
             let at = Timestamp::now();
             let pid = started.wait.init_pid;
@@ -192,9 +193,10 @@ pub(super) async fn run(shim: Rc<Shim>, index: usize) {
                 WaitStatus::Exited(code) => (code, None),
                 WaitStatus::Signaled(signal) => (128 + signal, Some(signal)),
             };
-            let memory = signal == Some(libc::SIGKILL)
-                && !shim.state().containers[index].stopping
-                && os::oom_kills() > kills_before;
+            // A group tells of its own processes, any of which may be the cause; the machine's count may be of others.
+            let suspect = group.is_some()
+                || (signal == Some(libc::SIGKILL) && !shim.state().containers[index].stopping);
+            let memory = suspect && oom_kills(group.as_deref()) > kills_before;
             let reason = match code {
                 0 => "Completed",
                 _ if memory => "OOMKilled",
@@ -228,15 +230,41 @@ pub(super) async fn run(shim: Rc<Shim>, index: usize) {
             }
         }
     };
+    if let Err(error) = shim.records.borrow_mut().exit(&exit) {
+        eprintln!("shim: cannot store an exit record: {error}");
+    }
+    if let Some(group) = group {
+        // Before the end is told: a shim whose Pod is over may be gone at any time after.
+        drop(tokio::task::spawn_blocking(move || group.remove()).await);
+    }
     settle(&shim, index, exit);
     remove_leftovers(&shim, &paths, &name, restart).await;
 }
 
-/// Writes the record, then tells.
-fn settle(shim: &Rc<Shim>, index: usize, exit: Exit) {
-    if let Err(error) = shim.records.borrow_mut().exit(&exit) {
-        eprintln!("shim: cannot store an exit record: {error}");
+/// The group of this run. Where it cannot be made, the container runs all the same, and its Pod's events say so.
+fn make_group(shim: &Shim, index: usize, restart: u32) -> Option<Arc<Group>> {
+    let plan = &shim.plan.containers[index];
+    let name = os::group_name(&shim.plan.identity.uid, &plan.name, Some(restart));
+    match Group::create(&shim.plan.cgroups, &name, &plan.resources) {
+        Ok(group) => group.map(Arc::new),
+        Err(error) => {
+            eprintln!("shim: no cgroup for container {}: {error}", plan.name);
+            if plan.resources.limits() {
+                let message = format!("The limits of container {} are not held: {error}", plan.name);
+                shim.occurred(index, true, "LimitsNotHeld", message);
+            }
+            None
+        }
     }
+}
+
+/// Processes that were killed for memory: of the group, or of the whole machine where there is none.
+fn oom_kills(group: Option<&Group>) -> u64 {
+    group.map_or_else(os::oom_kills, Group::oom_kills)
+}
+
+/// Tells of an end that is on record.
+fn settle(shim: &Rc<Shim>, index: usize, exit: Exit) {
     shim.live.borrow_mut().remove(&index);
     let again = policy::will_restart(
         shim.plan.restart_policy,
@@ -284,7 +312,12 @@ async fn remove_leftovers(shim: &Shim, paths: &Paths, name: &str, restart: u32) 
     );
 }
 
-async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<Started, LaunchError> {
+async fn start(
+    shim: &Rc<Shim>,
+    spec: &ContainerSpec,
+    paths: &Paths,
+    group: Option<Arc<Group>>,
+) -> Result<Started, LaunchError> {
     let io = |stage: &'static str| move |error: io::Error| LaunchError::stage(stage, error);
     let isolation = shim.plan.isolation.clone();
     fs::create_dir_all(&paths.scratch).map_err(io("container folder"))?;
@@ -318,6 +351,7 @@ async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<S
         space: Space::New {
             isolation: isolation.clone(),
             root,
+            group: group.clone(),
         },
     };
     let mut launched = shim.spawner.launch(command).await?;
@@ -325,6 +359,7 @@ async fn start(shim: &Rc<Shim>, spec: &ContainerSpec, paths: &Paths) -> Result<S
     let joined = Joined {
         init: Arc::new(init),
         isolation,
+        group,
     };
     let live = Rc::new(Live {
         joined,

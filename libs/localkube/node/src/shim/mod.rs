@@ -28,7 +28,7 @@ use crate::plan::PodPlan;
 
 pub use container::log_path;
 pub use logs::{parse_entry, rotated};
-pub use record::{Recovered, recover};
+pub use record::{Recovered, read_plan, recover};
 
 /// The socket in a Pod's folder.
 pub const SOCKET: &str = "shim.sock";

@@ -52,13 +52,20 @@ pub struct Recovered {
     pub lost: bool,
 }
 
+/// The Pod's plan; None when the folder holds none (the agent was stopped while it made the folder).
+pub fn read_plan(folder: &Path) -> io::Result<Option<PodPlan>> {
+    match fs::read(folder.join(super::PLAN)) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a Pod's folder. Exit records win over the state, which may be older.
-/// None when the folder holds no plan (the agent was stopped while it made the folder).
+/// None when the folder holds no plan.
 pub fn recover(folder: &Path) -> io::Result<Option<Recovered>> {
-    let plan: PodPlan = match fs::read(folder.join(super::PLAN)) {
-        Ok(text) => serde_json::from_slice(&text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let Some(plan) = read_plan(folder)? else {
+        return Ok(None);
     };
     let mut state = match fs::read(folder.join(STATE)) {
         Ok(text) => serde_json::from_slice(&text)?,

@@ -29,6 +29,17 @@ impl PodFolder {
         Self::isolated(folder, policy, isolation)
     }
 
+    /// One container that is held to `resources`.
+    pub fn limited(policy: &str, cgroups: os::Cgroups, resources: os::Resources) -> Self {
+        let folder = Self::new(policy);
+        let path = folder.path().join("plan.json");
+        let mut plan: PodPlan = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        plan.cgroups = cgroups;
+        plan.containers[0].resources = resources;
+        fs::write(path, serde_json::to_vec(&plan).unwrap()).unwrap();
+        folder
+    }
+
     /// With the isolation of a machine that allows less than this one.
     pub fn with_isolation(isolation: os::Isolation) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -63,11 +74,13 @@ impl PodFolder {
                 lifecycle: None,
                 ports: Vec::new(),
                 termination_message_from_logs: false,
+                resources: os::Resources::default(),
             }],
             active_deadline_seconds: None,
             grace_seconds: 30,
             started_at: jiff::Timestamp::now(),
             isolation,
+            cgroups: os::Cgroups::default(),
             logs: LogLimits::default(),
         };
         fs::write(

@@ -29,6 +29,18 @@ struct Live {
     cache_key: Option<String>,
     /// Since when its Pod has trouble.
     troubled: Option<Timestamp>,
+    /// Its Pod was killed for memory: what to tell instead of the launcher's own words.
+    out_of_memory: Option<String>,
+}
+
+/// What is known of the Pod of an attempt whose outcome is looked for.
+#[derive(Clone, Copy)]
+enum PodIs<'a> {
+    Alive,
+    /// It is not there, and may never have been.
+    Absent,
+    /// It is over; the text says why there may be no outcome.
+    Over(&'a str),
 }
 
 /// One run under way.
@@ -187,6 +199,7 @@ impl Actor {
                         row,
                         cache_key,
                         troubled: None,
+                        out_of_memory: None,
                     },
                 );
                 self.shared.occupy(1);
@@ -305,6 +318,7 @@ impl Actor {
             row: row.clone(),
             cache_key: cache_key.clone(),
             troubled: None,
+            out_of_memory: None,
         };
         self.live.insert((path, number), live);
         self.prepare(plan);

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::DeleteParams;
 
-use super::Actor;
 use super::pods::AGAIN;
+use super::{Actor, PodIs};
 use crate::domain::plan::Plan;
 use crate::domain::run::AttemptState;
 use crate::domain::step::task_id;
@@ -108,7 +108,7 @@ impl Actor {
                     .find(|(path, n)| *n == attempt && task_id(&self.run.id, path) == id)
                     .cloned();
                 if let Some((path, number)) = found {
-                    self.settle(&path, number, None).await;
+                    self.settle(&path, number, PodIs::Alive).await;
                 }
             }
             Message::Pod(pod) => self.saw(&pod).await,
@@ -119,7 +119,7 @@ impl Actor {
                     } else {
                         "its Pod vanished without an outcome"
                     };
-                    self.settle(&path, number, Some(why)).await;
+                    self.settle(&path, number, PodIs::Over(why)).await;
                 }
             }
             Message::Resync => {
@@ -152,7 +152,11 @@ impl Actor {
         match pod::verdict(pod) {
             Verdict::Alive => self.trouble(&path, number, None),
             Verdict::Troubled(why) => self.trouble(&path, number, Some(why)),
-            Verdict::Over(why) => self.settle(&path, number, Some(&why)).await,
+            Verdict::Over(why) => self.settle(&path, number, PodIs::Over(&why)).await,
+            Verdict::OutOfMemory(why) => {
+                live.out_of_memory = Some(why.clone());
+                self.settle(&path, number, PodIs::Over(&why)).await;
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, PostParams};
 
-use super::Actor;
+use super::{Actor, PodIs};
 use crate::domain::plan;
 use crate::domain::run::AttemptState;
 use crate::domain::step::{StepPlan, task_id};
@@ -37,12 +37,12 @@ impl Actor {
             Ok(Some(pod)) => self.saw(&pod).await,
             // It was there once.
             Ok(None) if known.is_some() => {
-                self.settle(path, number, Some("its Pod vanished without an outcome"))
+                self.settle(path, number, PodIs::Over("its Pod vanished without an outcome"))
                     .await;
             }
             Ok(None) => {
                 // It may have been created, ended and removed just before a crash.
-                self.settle(path, number, None).await;
+                self.settle(path, number, PodIs::Absent).await;
                 if self.live.contains_key(&(path.to_owned(), number)) {
                     self.recreate(path, number).await;
                 }
@@ -56,15 +56,19 @@ impl Actor {
 
     pub(super) async fn recreate(&mut self, path: &str, number: u32) {
         if self.spec.terminate {
-            self.settle(path, number, Some("ended before its Pod was created"))
+            self.settle(path, number, PodIs::Over("ended before its Pod was created"))
                 .await;
             return;
         }
         match plan::rebuild(&self.spec, &self.observed, self.shared.clock.now(), path) {
             Some(plan) if plan.step.attempt == number => self.prepare(plan),
             _ => {
-                self.settle(path, number, Some("it cannot be planned again after a restart"))
-                    .await;
+                self.settle(
+                    path,
+                    number,
+                    PodIs::Over("it cannot be planned again after a restart"),
+                )
+                .await;
             }
         }
     }
@@ -208,11 +212,11 @@ impl Actor {
         match self.pods().delete(&name, &options).await {
             Ok(either) => {
                 if either.is_right() {
-                    self.settle(path, number, Some("ended on request")).await;
+                    self.settle(path, number, PodIs::Over("ended on request")).await;
                 }
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
-                self.settle(path, number, Some("ended on request")).await;
+                self.settle(path, number, PodIs::Over("ended on request")).await;
             }
             Err(error) => {
                 tracing::warn!(pod = name, %error, "a Pod cannot be deleted; trying again");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ferroflow_api::step::{Outcome, OutcomeState};
 use ferroflow_kernel::Code;
 
-use super::Actor;
+use super::{Actor, PodIs};
 use crate::domain::run::{Artifact, AttemptState, Outputs};
 use crate::domain::values::normalise;
 use crate::store::AttemptRow;
@@ -14,9 +14,8 @@ use crate::store::AttemptRow;
 const MAX_OUTCOME: usize = 32 * 1024 * 1024;
 
 impl Actor {
-    /// Takes the outcome of an attempt if there is one. `over` says why there will be none any more, when its Pod is
-    /// known to be over.
-    pub(super) async fn settle(&mut self, path: &str, number: u32, over: Option<&str>) {
+    /// Takes the outcome of an attempt if there is one.
+    pub(super) async fn settle(&mut self, path: &str, number: u32, pod: PodIs<'_>) {
         let Some(live) = self.live.get(&(path.to_owned(), number)) else {
             return;
         };
@@ -33,11 +32,17 @@ impl Actor {
                 return;
             }
         };
-        let state = match (bytes, over) {
-            (Some(bytes), _) => self.judge(path, number, &bytes),
-            (None, Some(_)) if self.spec.terminate => AttemptState::Stopped,
-            (None, Some(why)) => AttemptState::Failed(why.to_owned()),
-            (None, None) => return,
+        let out_of_memory = live.out_of_memory.clone();
+        let state = match (bytes, pod) {
+            // Only the Pod knows whether that was for memory; it is over in a moment.
+            (Some(bytes), PodIs::Alive) if was_killed(&bytes) => return,
+            (Some(bytes), _) => match (self.judge(path, number, &bytes), out_of_memory) {
+                (AttemptState::Failed(_), Some(why)) => AttemptState::Failed(why),
+                (state, _) => state,
+            },
+            (None, PodIs::Over(_)) if self.spec.terminate => AttemptState::Stopped,
+            (None, PodIs::Over(why)) => AttemptState::Failed(why.to_owned()),
+            (None, PodIs::Alive | PodIs::Absent) => return,
         };
         self.fail(path, number, state);
     }
@@ -140,4 +145,10 @@ fn outputs(outcome: Outcome) -> Outputs {
         parameters,
         artifacts,
     }
+}
+
+/// Whether an outcome tells of a command that was ended by SIGKILL.
+fn was_killed(outcome: &[u8]) -> bool {
+    serde_json::from_slice::<Outcome>(outcome)
+        .is_ok_and(|outcome| outcome.state == OutcomeState::Failed && outcome.exit_code == Some(137))
 }

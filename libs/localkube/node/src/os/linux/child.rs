@@ -47,6 +47,8 @@ pub(super) struct Prepared<'a> {
     pub steps: &'a [Step],
     pub join: Option<(RawFd, c_int)>,
     pub main_stage: u32,
+    /// `cgroup.procs` of the groups that the command is to be in; its first process is not, so that it lives to tell of the end
+    pub groups: &'a [RawFd],
     pub stdio: [RawFd; 3],
     pub terminal: bool,
     pub report: RawFd,
@@ -65,6 +67,7 @@ pub(super) const STAGE_FORK: u32 = 1;
 pub(super) const STAGE_STDIO: u32 = 2;
 pub(super) const STAGE_CHDIR: u32 = 3;
 pub(super) const STAGE_EXEC: u32 = 4;
+pub(super) const STAGE_GROUP: u32 = 5;
 
 #[repr(C)]
 #[derive(Default)]
@@ -222,6 +225,11 @@ fn run_main(prepared: &Prepared<'_>) -> ! {
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::setsid();
+        for group in prepared.groups {
+            if libc::write(*group, c"0".as_ptr().cast(), 1) != 1 {
+                fail(prepared, base + STAGE_GROUP, errno());
+            }
+        }
         for (index, fd) in prepared.stdio.iter().enumerate() {
             if libc::dup2(*fd, index as c_int) < 0 {
                 fail(prepared, base + STAGE_STDIO, errno());

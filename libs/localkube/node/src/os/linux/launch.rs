@@ -6,11 +6,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::mpsc;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use tokio::sync::oneshot;
 
+use super::cgroup::Group;
 use super::child::{self, Prepared, Step};
 use crate::os::{Isolation, LaunchError};
 
@@ -21,6 +23,7 @@ pub enum Space {
     New {
         isolation: Isolation,
         root: super::root::Root,
+        group: Option<Arc<Group>>,
     },
     /// the namespaces of a running container
     Join(Joined),
@@ -29,8 +32,9 @@ pub enum Space {
 /// A running container that others may enter.
 #[derive(Debug, Clone)]
 pub struct Joined {
-    pub init: std::sync::Arc<OwnedFd>,
+    pub init: Arc<OwnedFd>,
     pub isolation: Isolation,
+    pub group: Option<Arc<Group>>,
 }
 
 #[derive(Debug)]
@@ -213,23 +217,30 @@ pub(super) fn launch(command: &Command) -> Result<Launched, LaunchError> {
     .map_err(os("socketpair"))?;
     let (status, status_child) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(os("pipe"))?;
     let no_steps: &[Step] = &[];
-    let (steps, join, namespaces, reap_all) = match &command.space {
-        Space::New { isolation, root } => (
+    let (steps, join, namespaces, reap_all, group) = match &command.space {
+        Space::New {
+            isolation,
+            root,
+            group,
+        } => (
             root.steps.as_slice(),
             None,
             namespaces(isolation),
             !isolation.pids,
+            group,
         ),
         Space::Join(joined) => {
             let namespaces = namespaces(&joined.isolation) as libc::c_int;
             let join = (namespaces != 0).then(|| (joined.init.as_raw_fd(), namespaces));
-            (no_steps, join, 0, !joined.isolation.pids)
+            (no_steps, join, 0, !joined.isolation.pids, &joined.group)
         }
     };
+    let groups = group.as_ref().map(|group| group.entries()).unwrap_or_default();
     let prepared = Prepared {
         steps,
         join,
         main_stage: steps.len() as u32,
+        groups: &groups,
         stdio: [
             command.stdio.stdin.as_raw_fd(),
             command.stdio.stdout.as_raw_fd(),
@@ -348,6 +359,7 @@ fn explain(command: &Command, steps: &[Step], stage: u32, error: io::Error, name
         ),
         child::STAGE_STDIO => LaunchError::stage("standard streams", error),
         child::STAGE_FORK => LaunchError::stage("fork", error),
+        child::STAGE_GROUP => LaunchError::stage("enter the container's cgroup", error),
         _ => LaunchError::stage("enter the container", error),
     }
 }

@@ -1,10 +1,12 @@
-//! Linux: namespaces, overlay roots, process file descriptors.
+//! Linux: namespaces, overlay roots, cgroups, process file descriptors.
 
+mod cgroup;
 mod child;
 mod launch;
 mod root;
 mod system;
 
+pub use cgroup::{Group, group_name, probe_cgroups, remove_groups};
 pub use launch::{Command, Joined, Launched, Space, Spawner, Stdio, Terminal, WaitStatus};
 pub use root::{plan_root, remove_scratch};
 pub use system::{

@@ -204,6 +204,7 @@ fn try_isolation(isolation: &Isolation, scratch: &Path) -> Result<(), LaunchErro
         space: Space::New {
             isolation: isolation.clone(),
             root,
+            group: None,
         },
     };
     let launched = launch(&command)?;
