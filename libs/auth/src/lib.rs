@@ -6,12 +6,11 @@
 
 mod authorizer;
 mod layer;
-mod peer;
 mod principal;
 mod token;
 
 pub use authorizer::{AccessReview, Authorizer, SubjectAccessAuthorizer};
+pub use ferroflow_peer::peer_uid;
 pub use layer::{CALLER_HEADER, VerifyLayer, VerifyService};
-pub use peer::peer_uid;
 pub use principal::{Caller, Principal};
 pub use token::{CallerKey, KeyError};

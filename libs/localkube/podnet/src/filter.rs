@@ -1,4 +1,5 @@
-//! The seccomp filter: `bind` and `connect` of the Internet families go to the listener, everything else runs at full speed.
+//! The seccomp filter: `bind` and `connect` of the Internet families and every `accept` go to the listener, everything else runs at full
+//! speed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -48,11 +49,13 @@ const fn answer(action: u32) -> sock_filter {
     }
 }
 
-static PROGRAM: [sock_filter; 12] = [
+static PROGRAM: [sock_filter; 14] = [
     load(ARCH),
-    jump(libc::BPF_JEQ, ARCHITECTURE, 0, 7),
+    jump(libc::BPF_JEQ, ARCHITECTURE, 0, 9),
     load(NUMBER),
-    jump(libc::BPF_JGE, X32, 5, 0),
+    jump(libc::BPF_JGE, X32, 7, 0),
+    jump(libc::BPF_JEQ, libc::SYS_accept as u32, 7, 0),
+    jump(libc::BPF_JEQ, libc::SYS_accept4 as u32, 6, 0),
     jump(libc::BPF_JEQ, libc::SYS_connect as u32, 2, 0),
     jump(libc::BPF_JEQ, libc::SYS_bind as u32, 1, 0),
     jump(libc::BPF_JEQ, libc::SYS_io_uring_setup as u32, 4, 2),
@@ -60,7 +63,7 @@ static PROGRAM: [sock_filter; 12] = [
     jump(libc::BPF_JEQ, UNIX_LENGTH, 0, 1),
     answer(libc::SECCOMP_RET_ALLOW),
     answer(libc::SECCOMP_RET_USER_NOTIF),
-    // its queues would carry connects past us; container engines refuse it as well, and programs go without
+    // its queues would carry connects and accepts past us; container engines refuse it as well, and programs go without
     answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
 ];
 
@@ -69,16 +72,11 @@ static PROGRAM: [sock_filter; 12] = [
 /// Makes no allocation and takes no lock, so it may run between fork and exec. The listener is close-on-exec. Sets
 /// `no_new_privs` where the caller lacks `CAP_SYS_ADMIN`. `EBUSY` means that a filter with a listener is there already
 /// (Ferroflow inside a Pod of Ferroflow).
+///
+/// Not with `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`: a server that is blocked in accept must run its handlers of signals. What a signal
+/// takes from a bind or connect is given to the next one (`Undelivered`).
 pub fn install_filter() -> io::Result<OwnedFd> {
-    match seccomp(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        // without the flag a signal may end a call after it was carried out; kernels before 5.19 have no better
-        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => seccomp(0),
-        other => other,
-    }
-}
-
-fn seccomp(flags: c_ulong) -> io::Result<OwnedFd> {
-    match seccomp_once(flags) {
+    match seccomp_once() {
         Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
             // SAFETY: prctl with constant arguments
             if unsafe {
@@ -93,24 +91,23 @@ fn seccomp(flags: c_ulong) -> io::Result<OwnedFd> {
             {
                 return Err(io::Error::last_os_error());
             }
-            seccomp_once(flags)
+            seccomp_once()
         }
         other => other,
     }
 }
 
-fn seccomp_once(flags: c_ulong) -> io::Result<OwnedFd> {
+fn seccomp_once() -> io::Result<OwnedFd> {
     let program = sock_fprog {
         len: PROGRAM.len() as u16,
         filter: PROGRAM.as_ptr().cast_mut(),
     };
-    let flags = flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     // SAFETY: the kernel copies the program during the call and does not write to it
     let fd: c_long = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER as c_uint,
-            flags as c_uint,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as c_uint,
             &raw const program,
         )
     };

@@ -1,4 +1,4 @@
-//! Answers the Pod's `bind` and `connect` calls.
+//! Answers the Pod's `bind`, `connect` and `accept` calls.
 //!
 //! A call that is rewritten is carried out here, on a duplicate of the caller's socket, so that the caller cannot change the address
 //! after it was looked at; a call that is left alone is carried out by the kernel. A blocking connect keeps only its
@@ -14,10 +14,13 @@ use std::thread::Scope;
 use libc::seccomp_notif;
 use parking_lot::Mutex;
 
+use crate::accepts::{self, Accepts, Side};
 use crate::listeners::{Caller, Listeners};
+use crate::owner::{Owner, is_of_this_machine};
 use crate::rewrite::{self, Bind, Connect};
 use crate::sys::{self, Answer, Event};
 use crate::table::{Protocol, ServiceKey, TableReader};
+use crate::undelivered::{Earlier, Undelivered};
 
 /// At most so many connects of one Pod may wait at the same time; more wait for one of these.
 const MOST_THREADS: usize = 256;
@@ -30,7 +33,8 @@ pub struct Supervisor {
     table: TableReader,
     resolv_conf: PathBuf,
     listeners: Listeners,
-    receiving: Mutex<()>,
+    owner: Owner,
+    undelivered: Undelivered,
     stopped: AtomicBool,
     threads: AtomicUsize,
     /// Threads that cannot receive since their connect may wait.
@@ -38,16 +42,18 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// For the processes behind `listener`, in the Pod with address `pod_ip`; `table` is the file that the agent publishes.
+    /// For the processes behind `listener`, in the Pod with address `pod_ip`; `table` is the file that the agent publishes, in a folder
+    /// where only this user may write.
     pub fn new(listener: OwnedFd, pod_ip: Ipv4Addr, table: PathBuf) -> Self {
         sys::wake_synchronously(listener.as_fd());
         Self {
             listener,
             pod: pod_ip,
+            owner: Owner::this_user(&table),
+            undelivered: Undelivered::default(),
             table: TableReader::new(table),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             listeners: Listeners::default(),
-            receiving: Mutex::new(()),
             stopped: AtomicBool::new(false),
             threads: AtomicUsize::new(1),
             waiting: AtomicUsize::new(0),
@@ -65,44 +71,106 @@ impl Supervisor {
     /// Works until `stop` is readable or closed, or no process under the filter is left. The calling thread must not be
     /// under the filter itself. Calls that are made after the end get `ENOSYS`.
     pub fn run(self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        let this = &self;
-        std::thread::scope(|scope| this.serve(scope, stop))
+        let (this, receiving) = (&self, &Mutex::new(Accepts::new()?));
+        std::thread::scope(|scope| this.serve(scope, stop, receiving))
     }
 
-    fn serve<'s>(&'s self, scope: &'s Scope<'s, '_>, stop: BorrowedFd<'s>) -> io::Result<()> {
+    /// `receiving` is held by the thread whose turn it is.
+    fn serve<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        stop: BorrowedFd<'s>,
+        receiving: &'s Mutex<Accepts>,
+    ) -> io::Result<()> {
         loop {
-            let receiving = self.receiving.lock();
+            let mut accepts = receiving.lock();
             if self.stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if sys::wait(self.listener.as_fd(), stop)? == Event::Stop {
+            let until = accepts.next_time();
+            let Event::Ready { call, connection } =
+                sys::wait(self.listener.as_fd(), stop, accepts.readiness(), until)?
+            else {
                 self.stopped.store(true, Ordering::Relaxed);
                 return Ok(());
+            };
+            if connection {
+                accepts.connection(&self.side());
+            }
+            if until.is_some() {
+                accepts.time(&self.side());
+            }
+            if !call {
+                continue;
             }
             let Some(call) = sys::receive(self.listener.as_fd())? else {
                 continue;
             };
-            match self.look_at(&call) {
-                Step::Answer(answer) => self.respond(&call, answer),
-                Step::MayWait(socket, to) => {
-                    drop(receiving);
-                    self.find_a_receiver(scope, stop);
-                    let answer = answer_of(sys::connect(socket.as_fd(), to));
+            match self.look_at(&call, &mut accepts) {
+                Step::Answer(answer) => drop(self.respond(&call, answer)),
+                Step::Done(socket, asked, answer) => self.tell(&call, &socket, asked, answer),
+                Step::Waits => {}
+                Step::MayWait(socket, asked, to) => {
+                    // known before anybody else can receive the call again
+                    let again =
+                        self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
+                    self.undelivered.begins(socket.as_fd(), call.data.nr, asked);
+                    drop(accepts);
+                    self.find_a_receiver(scope, stop, receiving);
+                    let answer = match answer_of(sys::connect(socket.as_fd(), to)) {
+                        Answer::Error(libc::EISCONN) if again => Answer::Success,
+                        answer => answer,
+                    };
+                    self.note(&socket, to);
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    self.respond(&call, answer);
+                    self.tell(&call, &socket, asked, answer);
                 }
             }
         }
     }
 
-    fn respond(&self, call: &seccomp_notif, answer: Answer) {
-        if let Err(error) = sys::respond(self.listener.as_fd(), call.id, answer) {
+    fn side(&self) -> Side<'_> {
+        Side {
+            listener: self.listener.as_fd(),
+            owner: &self.owner,
+            pod: self.pod,
+        }
+    }
+
+    /// Whether the caller got the answer.
+    fn respond(&self, call: &seccomp_notif, answer: Answer) -> bool {
+        sys::respond(self.listener.as_fd(), call.id, answer).unwrap_or_else(|error| {
             tracing::warn!(%error, process = call.pid, pod = %self.pod, "a call of the pod got no answer");
+            true
+        })
+    }
+
+    /// Answers a call that was carried out here.
+    fn tell(&self, call: &seccomp_notif, socket: &OwnedFd, asked: SocketAddr, answer: Answer) {
+        if self.respond(call, answer) {
+            self.undelivered.forget(socket.as_fd());
+        } else {
+            self.undelivered.keep(socket.as_fd(), call.data.nr, asked, answer);
+        }
+    }
+
+    /// Notes a connection to a Pod, so that the other side knows whose it was even if the caller closes it at once.
+    fn note(&self, socket: &OwnedFd, to: SocketAddr) {
+        if self.pod.is_loopback()
+            && sys::is_connected(socket.as_fd())
+            && let Some(client) = sys::local_address(socket.as_fd())
+        {
+            self.owner.connected(client, to);
         }
     }
 
     /// Makes sure that another thread receives while this one may have to wait.
-    fn find_a_receiver<'s>(&'s self, scope: &'s Scope<'s, '_>, stop: BorrowedFd<'s>) {
+    fn find_a_receiver<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        stop: BorrowedFd<'s>,
+        receiving: &'s Mutex<Accepts>,
+    ) {
         let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
         let threads = self.threads.load(Ordering::Relaxed);
         let started = waiting >= threads
@@ -116,7 +184,7 @@ impl Supervisor {
                 .name("podnet".to_owned())
                 .stack_size(128 * 1024);
             let run = move || {
-                if let Err(error) = self.serve(scope, stop) {
+                if let Err(error) = self.serve(scope, stop, receiving) {
                     tracing::warn!(%error, pod = %self.pod, "pod network thread ended");
                 }
             };
@@ -127,8 +195,11 @@ impl Supervisor {
         }
     }
 
-    fn look_at(&self, call: &seccomp_notif) -> Step {
-        let [fd, pointer, length, ..] = call.data.args;
+    fn look_at(&self, call: &seccomp_notif, accepts: &mut Accepts) -> Step {
+        if accepts::is_accept(call.data.nr) {
+            return self.accept(call, accepts);
+        }
+        let [_, pointer, length, ..] = call.data.args;
         let asked = match sys::read_address(call.pid, pointer, length) {
             Ok(Some(address)) => address,
             Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
@@ -141,17 +212,7 @@ impl Supervisor {
             match rewrite::bind(asked, self.pod) {
                 Bind::Leave => Step::Answer(Answer::Continue),
                 Bind::NotOurs => Step::Answer(Answer::Error(libc::EADDRNOTAVAIL)),
-                Bind::At(to) => {
-                    let caller = Caller {
-                        listener: self.listener.as_fd(),
-                        id: call.id,
-                        thread: call.pid,
-                        fd: fd as i32,
-                    };
-                    self.with_socket(call, fd, |socket| {
-                        Step::Answer(self.listeners.bind(&caller, socket.as_fd(), asked, to))
-                    })
-                }
+                Bind::At(to) => self.with_socket(call, asked, |socket| self.bind(call, socket, asked, to)),
             }
         } else if rewrite::may_be_name_server(asked)
             && std::fs::read_to_string(&self.resolv_conf)
@@ -160,36 +221,74 @@ impl Supervisor {
             Step::Answer(Answer::Continue)
         } else {
             match rewrite::connect(asked, self.pod) {
-                Connect::Leave => Step::Answer(Answer::Continue),
-                Connect::Pod(to) => self.with_socket(call, fd, |socket| self.connect(socket, asked, to)),
+                Connect::Pod(to) => self.with_socket(call, asked, |socket| self.connect(socket, asked, to)),
                 Connect::Service(service) => {
-                    self.with_socket(call, fd, |socket| self.connect_service(socket, asked, service))
+                    self.with_socket(call, asked, |socket| self.connect_service(socket, asked, service))
                 }
                 Connect::Outside(to) if self.table.is_service(*to.ip()) => {
-                    self.with_socket(call, fd, |socket| self.connect_service(socket, asked, to))
+                    self.with_socket(call, asked, |socket| self.connect_service(socket, asked, to))
                 }
-                Connect::Outside(to) if is_of_this_machine(*to.ip()) => {
-                    self.with_socket(call, fd, |socket| self.connect(socket, asked, to))
+                Connect::Outside(to) if is_of_this_machine((*to.ip()).into()) => {
+                    self.with_socket(call, asked, |socket| self.connect(socket, asked, to))
                 }
-                Connect::Outside(_) => Step::Answer(Answer::Continue),
+                Connect::Leave | Connect::Outside(_) => Step::Answer(Answer::Continue),
             }
         }
     }
 
-    fn with_socket(&self, call: &seccomp_notif, fd: u64, act: impl FnOnce(OwnedFd) -> Step) -> Step {
-        let socket = sys::take_descriptor(call.pid, fd as i32);
-        // the process id may have passed on to another process meanwhile
-        if !sys::still_waits(self.listener.as_fd(), call.id) {
+    fn accept(&self, call: &seccomp_notif, accepts: &mut Accepts) -> Step {
+        // a Node's Pods are reached as those of any cluster
+        if !self.pod.is_loopback() {
             return Step::Answer(Answer::Continue);
         }
-        match socket {
-            Ok(socket) => act(socket),
-            Err(e) if e.raw_os_error() == Some(libc::EBADF) => Step::Answer(Answer::Error(libc::EBADF)),
-            Err(e) => {
-                tracing::warn!(error = %e, process = call.pid, "the descriptor of a process in the pod cannot be reached");
-                Step::Answer(Answer::Error(libc::EACCES))
-            }
+        match self.socket(call) {
+            Ok(socket) => accepts
+                .call(&self.side(), call, &socket)
+                .map_or(Step::Waits, Step::Answer),
+            Err(answer) => Step::Answer(answer),
         }
+    }
+
+    fn bind(&self, call: &seccomp_notif, socket: OwnedFd, asked: SocketAddr, to: SocketAddr) -> Step {
+        let caller = Caller {
+            listener: self.listener.as_fd(),
+            id: call.id,
+            thread: call.pid,
+            fd: call.data.args[0] as i32,
+        };
+        let answer = self.listeners.bind(&caller, socket.as_fd(), asked, to);
+        Step::Done(socket, asked, answer)
+    }
+
+    fn with_socket(
+        &self,
+        call: &seccomp_notif,
+        asked: SocketAddr,
+        act: impl FnOnce(OwnedFd) -> Step,
+    ) -> Step {
+        match self.socket(call) {
+            Ok(socket) => match self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) {
+                Earlier::Done(answer) => Step::Done(socket, asked, answer),
+                Earlier::None | Earlier::UnderWay => act(socket),
+            },
+            Err(answer) => Step::Answer(answer),
+        }
+    }
+
+    /// The socket that a call is about.
+    fn socket(&self, call: &seccomp_notif) -> Result<OwnedFd, Answer> {
+        let socket = sys::take_descriptor(call.pid, call.data.args[0] as i32);
+        // the process id may have passed on to another process meanwhile
+        if !sys::still_waits(self.listener.as_fd(), call.id) {
+            return Err(Answer::Continue);
+        }
+        socket.map_err(|e| {
+            if e.raw_os_error() == Some(libc::EBADF) {
+                return Answer::Error(libc::EBADF);
+            }
+            tracing::warn!(error = %e, process = call.pid, "the descriptor of a process in the pod cannot be reached");
+            Answer::Error(libc::EACCES)
+        })
     }
 
     fn endpoint(&self, socket: &OwnedFd, address: SocketAddrV4) -> Option<SocketAddr> {
@@ -215,20 +314,23 @@ impl Supervisor {
             let _ = sys::set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0);
         }
         if !is_stream(socket.as_fd()) {
-            return Step::Answer(answer_of(sys::connect(socket.as_fd(), target)));
+            let answer = answer_of(sys::connect(socket.as_fd(), target));
+            return Step::Done(socket, asked, answer);
         }
         let here = if self.pod.is_loopback() {
             to.ip().is_loopback()
         } else {
-            is_of_this_machine(*to.ip())
+            is_of_this_machine((*to.ip()).into())
         };
         if here {
             self.be_the_pod(socket.as_fd(), asked);
         }
         if sys::is_nonblocking(socket.as_fd()) {
-            return Step::Answer(answer_of(sys::connect(socket.as_fd(), target)));
+            let answer = answer_of(sys::connect(socket.as_fd(), target));
+            self.note(&socket, target);
+            return Step::Done(socket, asked, answer);
         }
-        Step::MayWait(socket, target)
+        Step::MayWait(socket, asked, target)
     }
 
     /// The other side is to see the Pod's address: peers call back to it (xgboost's tracker, for one).
@@ -249,15 +351,12 @@ impl Supervisor {
 /// What to do about a call.
 enum Step {
     Answer(Answer),
-    /// A blocking connect.
-    MayWait(OwnedFd, SocketAddr),
-}
-
-/// Whether the machine itself has this address: then it is also what a connection to it would come from.
-fn is_of_this_machine(ip: Ipv4Addr) -> bool {
-    let source = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect((ip, 9)).and_then(|()| socket.local_addr()));
-    source.is_ok_and(|source| source.ip() == ip)
+    /// Carried out, for this address.
+    Done(OwnedFd, SocketAddr, Answer),
+    /// A blocking connect: what was asked for, and where it goes.
+    MayWait(OwnedFd, SocketAddr, SocketAddr),
+    /// An accept that is answered, or will be when there is a connection.
+    Waits,
 }
 
 pub(crate) fn answer_of(outcome: io::Result<()>) -> Answer {

@@ -4,8 +4,16 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use libc::{c_int, c_long, c_void, seccomp_notif, seccomp_notif_resp};
+
+mod accept;
+
+pub use accept::{
+    Accepted, Readiness, accept, accept_timeout, give_descriptor, is_ready, is_tcp_listener, read_int,
+    set_nonblocking, write_memory,
+};
 
 /// Longest address that is read (`sizeof(struct sockaddr_storage)`).
 const LONGEST: usize = 128;
@@ -52,31 +60,35 @@ pub enum Answer {
     Error(c_int),
 }
 
-/// Answers a notification; that the caller is gone is no error.
-pub fn respond(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<()> {
+/// Answers a notification; whether the caller got it: it may be gone, or a signal may have ended its call.
+pub fn respond(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<bool> {
+    let (error, flags) = match answer {
+        Answer::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+        Answer::Success => (0, 0),
+        Answer::Error(errno) => (-errno, 0),
+    };
+    match send(listener, id, error, 0, flags) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+fn send(listener: BorrowedFd<'_>, id: u64, error: c_int, value: i64, flags: u32) -> io::Result<()> {
     let mut response = seccomp_notif_resp {
         id,
-        val: 0,
-        error: 0,
-        flags: 0,
+        val: value,
+        error,
+        flags,
     };
-    match answer {
-        Answer::Continue => response.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-        Answer::Success => {}
-        Answer::Error(errno) => response.error = -errno,
-    }
     // SAFETY: the pointer is valid for the type that this request reads
-    let code = unsafe {
+    result(unsafe {
         libc::ioctl(
             listener.as_raw_fd(),
             libc::SECCOMP_IOCTL_NOTIF_SEND,
             &raw mut response,
         )
-    };
-    match result(code) {
-        Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
-        _ => Ok(()),
-    }
+    })
+    .map(drop)
 }
 
 /// Whether the caller still waits: what was read under its process id belongs to it only then.
@@ -296,6 +308,24 @@ pub fn connect(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
     result(unsafe { libc::connect(socket.as_raw_fd(), pointer, length) }).map(drop)
 }
 
+/// Whether a TCP socket's connection is made.
+pub fn is_connected(socket: BorrowedFd<'_>) -> bool {
+    const TCP_ESTABLISHED: u8 = 1;
+    let mut state = 0u8;
+    let mut length = 1 as libc::socklen_t;
+    // SAFETY: value and length are live and agree; the first byte of `struct tcp_info` is the state
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    code == 0 && state == TCP_ESTABLISHED
+}
+
 /// The address that a socket is bound to.
 pub fn local_address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
     let mut bytes = [0u8; LONGEST];
@@ -339,34 +369,43 @@ pub fn is_nonblocking(socket: BorrowedFd<'_>) -> bool {
 /// What [`wait`] saw.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    Notification,
+    /// A call, a connection at a socket where somebody waits, both, or neither when the time is over.
+    Ready { call: bool, connection: bool },
     /// `stop` is readable or closed, or nobody is left who could call.
     Stop,
 }
 
-/// Waits for a notification or the end.
-pub fn wait(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>) -> io::Result<Event> {
+/// Waits for a call, a connection, the end of a time or the end of all.
+pub fn wait(
+    listener: BorrowedFd<'_>,
+    stop: BorrowedFd<'_>,
+    connections: BorrowedFd<'_>,
+    until: Option<Instant>,
+) -> io::Result<Event> {
     loop {
         let poll = |fd: BorrowedFd<'_>| libc::pollfd {
             fd: fd.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
-        let mut both = [poll(listener), poll(stop)];
-        // SAFETY: two live entries
-        match result(unsafe { libc::poll(both.as_mut_ptr(), 2, -1) }) {
+        let mut all = [poll(listener), poll(stop), poll(connections)];
+        // a millisecond more, since a time is over only then
+        let time = until.map_or(-1, |until| {
+            let left = until.saturating_duration_since(Instant::now());
+            c_int::try_from(left.as_millis()).map_or(c_int::MAX, |left| left.saturating_add(1))
+        });
+        // SAFETY: as many live entries as stated
+        match result(unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, time) }) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
             Ok(_) => {}
         }
-        if both[1].revents != 0 {
-            return Ok(Event::Stop);
-        }
-        if both[0].revents & libc::POLLIN != 0 {
-            return Ok(Event::Notification);
-        }
-        if both[0].revents != 0 {
-            return Ok(Event::Stop);
-        }
+        let [calls, stop, connections] = all.map(|one| one.revents);
+        let (call, connection) = (calls & libc::POLLIN != 0, connections != 0);
+        return Ok(if stop != 0 || (calls != 0 && !call) {
+            Event::Stop
+        } else {
+            Event::Ready { call, connection }
+        });
     }
 }

@@ -4,152 +4,18 @@
 #![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use localkube_podnet::{AddressPool, Protocol, ServiceKey, ServiceTable, Supervisor, install_filter};
+use localkube_podnet::{Supervisor, install_filter};
 
-/// The system's own Python where there is one, since an ordinary user must be able to run it too.
-fn python() -> &'static str {
-    if Path::new("/usr/bin/python3").exists() {
-        "/usr/bin/python3"
-    } else {
-        "python3"
-    }
-}
+mod accepts;
+mod harness;
+mod owners;
 
-type Work = Box<dyn FnOnce() + Send>;
-
-/// A Pod: a thread under the filter that starts its processes, and a thread that answers for it.
-struct Pod {
-    ip: Ipv4Addr,
-    start: Option<mpsc::Sender<Work>>,
-    stop: Option<OwnedFd>,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Pod {
-    fn new(ip: Ipv4Addr, table: &Path) -> Self {
-        let (start, work) = mpsc::channel::<Work>();
-        let (ready, listener) = mpsc::channel();
-        let spawner = std::thread::spawn(move || {
-            ready.send(install_filter().unwrap()).unwrap();
-            work.into_iter().for_each(|w| w());
-        });
-        let supervisor = Supervisor::new(listener.recv().unwrap(), ip, table.to_owned())
-            .with_resolv_conf(table.with_file_name("resolv.conf"));
-        let (read, write) = nix::unistd::pipe().unwrap();
-        let answerer = std::thread::spawn(move || supervisor.run(read.as_fd()).unwrap());
-        Self {
-            ip,
-            start: Some(start),
-            stop: Some(write),
-            threads: vec![spawner, answerer],
-        }
-    }
-
-    /// Runs something on the thread under the filter.
-    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (send, receive) = mpsc::channel();
-        self.start
-            .as_ref()
-            .unwrap()
-            .send(Box::new(move || drop(send.send(work()))))
-            .unwrap();
-        receive.recv().unwrap()
-    }
-
-    fn python(&self, script: &str) -> Output {
-        let script = script.to_owned();
-        self.inside(move || Command::new(python()).args(["-c", &script]).output().unwrap())
-    }
-
-    fn says(&self, script: &str) -> String {
-        let out = self.python(script);
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    }
-
-    fn serve_files(&self, dir: PathBuf, arguments: &'static [&'static str]) -> Server {
-        let child = self.inside(move || {
-            Command::new(python())
-                .args(["-m", "http.server"])
-                .args(arguments)
-                .current_dir(dir)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap()
-        });
-        Server(child)
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        drop(self.start.take());
-        drop(self.stop.take());
-        for thread in self.threads.drain(..) {
-            assert!(thread.join().is_ok() || std::thread::panicking());
-        }
-    }
-}
-
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-struct Net {
-    dir: tempfile::TempDir,
-    pool: AddressPool,
-}
-
-impl Net {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let pool = AddressPool::open(dir.path()).unwrap();
-        Self { dir, pool }
-    }
-
-    fn table(&self) -> PathBuf {
-        self.dir.path().join("services")
-    }
-
-    fn pod(&self, uid: &str) -> Pod {
-        Pod::new(self.pool.lease(uid).unwrap(), &self.table())
-    }
-
-    fn publish(&self, services: &[(&str, Vec<SocketAddr>)]) {
-        let mut table = ServiceTable::default();
-        for (address, endpoints) in services {
-            table.insert(
-                ServiceKey {
-                    protocol: Protocol::Tcp,
-                    address: address.parse().unwrap(),
-                },
-                endpoints.clone(),
-            );
-        }
-        table.publish(&self.table()).unwrap();
-    }
-}
-
-fn wait_for(address: SocketAddr) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens on {address}");
-        std::thread::yield_now();
-    }
-}
+use harness::{Net, python, wait_for};
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
@@ -394,13 +260,14 @@ fn an_ordinary_user_can_do_it_too() {
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&copy)
         .args(["--test-threads=1", "two_unchanged", "sockets_of"])
+        .args(["unchanged_servers_answer", "signals_reach", "flags_addresses"])
         .env("TMPDIR", &temp)
         .current_dir("/")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(
-        out.status.success() && text.contains("2 passed"),
+        out.status.success() && text.contains("5 passed"),
         "{text}\n{}",
         String::from_utf8_lossy(&out.stderr)
     );
