@@ -299,7 +299,7 @@ fn into_contents(data: Data) -> InferTensorContents {
             contents.uint_contents = values.into_iter().map(u32::from).collect();
         }
         Data::Uint16(values) | Data::Fp16(values) => {
-            contents.uint_contents = values.into_iter().map(u32::from).collect()
+            contents.uint_contents = values.into_iter().map(u32::from).collect();
         }
         Data::Uint32(values) => contents.uint_contents = values,
         Data::Uint64(values) => contents.uint64_contents = values,

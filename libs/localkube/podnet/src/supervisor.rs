@@ -111,11 +111,12 @@ impl Supervisor {
                 Step::Done(socket, asked, answer) => self.tell(&call, &socket, asked, answer),
                 Step::Waits => {}
                 Step::MayWait(socket, asked, to) => {
-                    drop(accepts);
-                    self.find_a_receiver(scope, stop, receiving);
+                    // known before anybody else can receive the call again
                     let again =
                         self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
                     self.undelivered.begins(socket.as_fd(), call.data.nr, asked);
+                    drop(accepts);
+                    self.find_a_receiver(scope, stop, receiving);
                     let answer = match answer_of(sys::connect(socket.as_fd(), to)) {
                         Answer::Error(libc::EISCONN) if again => Answer::Success,
                         answer => answer,
