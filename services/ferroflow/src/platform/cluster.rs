@@ -52,7 +52,7 @@ impl ClusterAdapters {
             bus: bus(settings, service).await?,
             settings: settings.clone(),
             readiness: Readiness::default(),
-            metrics: Metrics::default(),
+            metrics: Metrics::of_process(),
             data,
         })
     }

@@ -140,7 +140,7 @@ impl Laptop {
             kube: kube.clone(),
             bus: bus(settings).await?,
             readiness: readiness.clone(),
-            metrics: Metrics::default(),
+            metrics: Metrics::of_process(),
             routes: SERVICES
                 .iter()
                 .map(|name| (*name, LateRoutes::default()))

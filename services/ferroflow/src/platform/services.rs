@@ -8,7 +8,7 @@ use ferroflow_auth::{Authorizer, CallerKey, SubjectAccessAuthorizer, VerifyLayer
 use ferroflow_bus::EventBus;
 use ferroflow_db::{Db, DbOptions};
 use ferroflow_kernel::Clock;
-use ferroflow_rpc::Transport;
+use ferroflow_rpc::{GrpcMetrics, Transport, observe_rest};
 use ferroflow_telemetry::{Metrics, Readiness};
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,15 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// The same with a span for each request, and its gRPC calls counted.
+    fn observed(self, counted: &GrpcMetrics) -> Self {
+        Self {
+            rest: self.rest.map(|rest| observe_rest(self.name, rest)),
+            grpc: counted.observe(self.grpc),
+            ..self
+        }
+    }
+
     /// Its REST routes, for callers that carry a caller token or credentials of their own.
     pub(crate) fn rest(&self, key: &CallerKey) -> Option<Router> {
         let rest = self.rest.clone()?;
@@ -252,12 +261,17 @@ pub(crate) async fn metadata(adapters: &dyn Adapters, cancel: &CancellationToken
     })
 }
 
-/// Builds one service, which is none of the gateway's kind.
+/// Builds one service, the only one of its process.
 pub(crate) async fn one(
     service: &str,
     adapters: &dyn Adapters,
     cancel: &CancellationToken,
 ) -> anyhow::Result<Part> {
+    let counted = GrpcMetrics::new(&adapters.metrics());
+    Ok(build(service, adapters, cancel).await?.observed(&counted))
+}
+
+async fn build(service: &str, adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Part> {
     match service {
         "profiles" => Ok(profiles(adapters, cancel)),
         "notebooks" => Ok(notebooks(adapters, cancel)),
@@ -285,9 +299,10 @@ pub(crate) const BEHIND_GATEWAY: &[(&str, &[&str])] = &[
 
 /// Builds every service.
 pub(crate) async fn all(adapters: &dyn Adapters, cancel: &CancellationToken) -> anyhow::Result<Vec<Part>> {
+    let counted = GrpcMetrics::new(&adapters.metrics());
     let mut parts = Vec::new();
     for (service, _) in BEHIND_GATEWAY {
-        parts.push(one(service, adapters, cancel).await?);
+        parts.push(build(service, adapters, cancel).await?.observed(&counted));
     }
     Ok(parts)
 }
