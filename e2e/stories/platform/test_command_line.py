@@ -64,6 +64,7 @@ def test_a_bad_flag(arguments, says):
         ('port = "x"\n', 'config file {file}: key "port": invalid type: found string "x", expected u16; fix or remove it'),
         ('host = []\nport = \n', "config file {file} line 2: "),
         ('bind = "here"\n', 'bind: "here" is no IP address; use 127.0.0.1 or 0.0.0.0'),
+        ('otlp_endpoint = "foo"\n', 'otlp_endpoint: "foo" is no URL of a host; write http://host:port'),
         ('events = "kafka://x"\n', 'events: "kafka://x" is no NATS URL; write nats://host:4222, or leave it empty'),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_file_that_is_not_there(folder):
 
 def test_a_bad_variable(folder):
     assert refused("up", "--data-dir", folder, FERROFLOW_PORT="x") == (
-        'ferroflow: environment: key "port": invalid type: found string "x", expected u16; '
+        'ferroflow: environment variable FERROFLOW_PORT: invalid type: found string "x", expected u16; '
         "fix or remove it (ferroflow up --help lists the keys)"
     )
 
@@ -102,6 +103,13 @@ def test_a_data_folder_that_is_not_writable(folder):
         path = f"{folder}/{inside}"
         said = refused("up", "--port", 0, "--data-dir", path)
         assert said == f"ferroflow: data folder {path} is not writable: {reason}; {remedy}"
+
+
+def test_a_cache_folder_that_is_not_writable(folder):
+    assert refused("up", "--port", 0, "--data-dir", folder, "--cache-dir", "/proc/cache") == (
+        "ferroflow: cache folder /proc/cache cannot be written: No such file or directory (os error 2); "
+        "make it writable, or choose another with --cache-dir"
+    )
 
 
 def test_a_data_folder_of_a_newer_version(folder):

@@ -41,6 +41,10 @@ impl Remote {
             // a copy that must not replace has no request of its own in S3; this does it by a conditional multipart
             pairs.push(("aws_copy_if_not_exists".to_owned(), "multipart".to_owned()));
         }
+        if url.scheme() == "http" {
+            // who writes http means it
+            pairs.push(("allow_http".to_owned(), "true".to_owned()));
+        }
         let (store, path) = object_store::parse_url_opts(url, pairs).map_err(|error| BlobError::Url {
             url: url.to_string(),
             reason: error.to_string(),

@@ -49,7 +49,7 @@ where
         .merge(env)
         .merge(Serialized::defaults(flags))
         .extract()
-        .map_err(|error| ConfigError::Value(explain(&error, file)))
+        .map_err(|error| ConfigError::Value(explain(&error, file, env_prefix)))
 }
 
 /// Says on one line where a file is no TOML.
@@ -67,24 +67,22 @@ fn syntax(file: &Path, text: &str) -> Result<(), ConfigError> {
     )))
 }
 
-fn explain(error: &figment::Error, file: Option<&Path>) -> String {
+fn explain(error: &figment::Error, file: Option<&Path>, env_prefix: &str) -> String {
     let mut lines = Vec::new();
     for one in error.clone() {
         let key = one.path.join(".");
         let place = match (&one.metadata, file) {
             (Some(meta), Some(file)) if meta.name.contains("TOML") => {
-                format!("config file {}", file.display())
+                format!("config file {}: key {key:?}", file.display())
             }
-            (Some(meta), _) if meta.name.contains("environment") => "environment".to_owned(),
-            _ => "configuration".to_owned(),
-        };
-        let key = if key.is_empty() {
-            String::new()
-        } else {
-            format!(" key {key:?}:")
+            (Some(meta), _) if meta.name.contains("environment") => {
+                let variable = one.path.join("__").to_uppercase();
+                format!("environment variable {env_prefix}{variable}")
+            }
+            _ => format!("configuration: key {key:?}"),
         };
         lines.push(format!(
-            "{place}:{key} {}; fix or remove it (ferroflow up --help lists the keys)",
+            "{place}: {}; fix or remove it (ferroflow up --help lists the keys)",
             one.kind
         ));
     }

@@ -79,6 +79,22 @@ impl DataDir {
     }
 }
 
+/// Makes the folder of Python environments, and makes sure that they can be built there.
+pub(crate) fn cache(folder: &Path) -> anyhow::Result<()> {
+    let file = folder.join(format!(".writable-{}", std::process::id()));
+    let tried = DirBuilder::new()
+        .recursive(true)
+        .create(folder)
+        .and_then(|()| fs::write(&file, ""))
+        .and_then(|()| fs::remove_file(&file));
+    tried.map_err(|error| {
+        usage(format!(
+            "cache folder {} cannot be written: {error}; make it writable, or choose another with --cache-dir",
+            folder.display()
+        ))
+    })
+}
+
 fn check_version(root: &Path) -> anyhow::Result<()> {
     let file = root.join("version");
     match fs::read_to_string(&file) {

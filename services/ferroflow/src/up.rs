@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::print;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::failure::usage;
 use crate::platform::Laptop;
 use crate::settings::{LogForm, Settings, UpFlags};
@@ -22,6 +22,7 @@ pub(crate) fn run(flags: &UpFlags) -> anyhow::Result<()> {
     let started = Instant::now();
     let settings = Settings::up(flags)?;
     let data = DataDir::open(&settings.data_dir)?;
+    data_dir::cache(&settings.cache_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(settings, data, started));
     runtime.shutdown_timeout(Duration::from_secs(2));

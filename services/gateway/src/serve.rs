@@ -281,6 +281,13 @@ impl Gateway {
         let review = ferroflow_auth::AccessReview::new(namespace, "get", group, resource);
         deps.authenticator.authorize(principal, &review).await?;
         let addresses = deps.addresses.of_service(namespace, service, port).await;
+        let Some(addresses) = addresses else {
+            let list = format!("kubectl get {resource} -n {namespace}");
+            return Err(Error::new(
+                Code::NotFound,
+                format!("nothing is served at {service} in namespace {namespace}; {list} shows what is"),
+            ));
+        };
         let Some(address) = addresses.first() else {
             return Err(Error::new(
                 Code::Unavailable,

@@ -25,8 +25,8 @@ pub enum Upstream {
 /// Finds addresses of Services and owners of addresses, as DNS and the network do inside a cluster.
 #[async_trait]
 pub trait Addresses: Send + Sync + std::fmt::Debug {
-    /// Addresses of the ready endpoints of a Service's port.
-    async fn of_service(&self, namespace: &str, service: &str, port: u16) -> Vec<SocketAddr>;
+    /// Addresses of the ready endpoints of a Service's port; none where there is no such Service.
+    async fn of_service(&self, namespace: &str, service: &str, port: u16) -> Option<Vec<SocketAddr>>;
 }
 
 /// Sends requests on over TCP; keeps connections alive.

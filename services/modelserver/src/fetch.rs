@@ -161,7 +161,15 @@ async fn download(blob: &Arc<dyn Blob>, info: &ObjectInfo, file: &Path) -> anyho
 
 fn copy_local(from: &Path, target: &Path) -> anyhow::Result<(usize, u64)> {
     let read = || format!("cannot read {}", from.display());
-    let meta = std::fs::metadata(from).with_context(read)?;
+    let meta = std::fs::metadata(from).with_context(|| {
+        let hint = "a Pod has a /tmp of its own; use another folder, or upload it and use its s3:// URI";
+        let own = if from.starts_with("/tmp") {
+            format!(" ({hint})")
+        } else {
+            String::new()
+        };
+        format!("cannot read {}{own}", from.display())
+    })?;
     if meta.is_file() {
         let Some(name) = from.file_name() else {
             bail!("{} has no name", from.display())

@@ -94,10 +94,8 @@ fn spawn<T: Send + 'static>(
 
 #[async_trait]
 impl Addresses for ClusterAddresses {
-    async fn of_service(&self, namespace: &str, service: &str, port: u16) -> Vec<SocketAddr> {
-        let Some(found) = self.services.get(&ObjectRef::new(service).within(namespace)) else {
-            return Vec::new();
-        };
+    async fn of_service(&self, namespace: &str, service: &str, port: u16) -> Option<Vec<SocketAddr>> {
+        let found = self.services.get(&ObjectRef::new(service).within(namespace))?;
         let ports = found
             .spec
             .as_ref()
@@ -105,7 +103,7 @@ impl Addresses for ClusterAddresses {
             .into_iter()
             .flatten();
         let Some(wanted) = ports.into_iter().find(|p| p.port == i32::from(port)) else {
-            return Vec::new();
+            return Some(Vec::new());
         };
         let name = wanted.name.clone().unwrap_or_default();
         let mut addresses = Vec::new();
@@ -119,7 +117,7 @@ impl Addresses for ClusterAddresses {
                 collect(&slice, &name, &mut addresses);
             }
         }
-        addresses
+        Some(addresses)
     }
 }
 

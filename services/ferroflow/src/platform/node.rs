@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{cluster, names};
 use crate::cli::print;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::failure::usage;
 use crate::settings::{NodeFlags, Settings};
 use crate::up;
@@ -23,6 +23,7 @@ pub(crate) fn run(flags: &NodeFlags) -> anyhow::Result<()> {
         .parse()
         .map_err(|error| usage(format!("pod_cidr: {error}")))?;
     let data = DataDir::open(&settings.data_dir)?;
+    data_dir::cache(&settings.cache_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(join(&settings, range, &data));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));

@@ -172,6 +172,9 @@ impl Settings {
             )));
         }
         authority("services", &self.services.replace("{service}", "x"), &["http"])?;
+        if !self.otlp_endpoint.is_empty() {
+            authority("otlp_endpoint", &self.otlp_endpoint, &["http", "https"])?;
+        }
         self.public()?;
         Ok(self)
     }

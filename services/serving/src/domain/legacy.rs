@@ -16,8 +16,9 @@ pub const LEGACY_FORMATS: [&str; 10] = [
     "paddle",
 ];
 
-/// Fills in what the user may leave out: turns a legacy format into `model`, and sets the protocol. An object that is not
-/// of the expected shape is left for validation to refuse.
+/// Fills in what the user may leave out: turns a legacy format into `model`, and sets the protocol. A legacy format replaces a
+/// `model`, as in KServe: `kubectl apply` of an object that was rewritten before sends it beside the `model` that it became. An
+/// object that is not of the expected shape is left for validation to refuse.
 #[must_use]
 pub fn with_defaults(mut object: Value) -> Value {
     let Some(predictor) = object
@@ -30,7 +31,7 @@ pub fn with_defaults(mut object: Value) -> Value {
         .into_iter()
         .filter(|format| predictor.get(*format).is_some_and(|spec| !spec.is_null()))
         .collect();
-    if let ([format], false) = (named.as_slice(), predictor.contains_key("model"))
+    if let [format] = named.as_slice()
         && let Some(Value::Object(legacy)) = predictor.remove(*format)
     {
         let mut model = Map::new();
@@ -63,6 +64,18 @@ mod tests {
             with_defaults(object),
             json!({"spec": {"predictor": {"minReplicas": 1, "model": {
                 "modelFormat": {"name": "xgboost"}, "storageUri": "s3://b/m", "resources": {}, "protocolVersion": "v1"}}}})
+        );
+    }
+
+    #[test]
+    fn a_legacy_format_that_is_applied_again_replaces_the_model_that_it_became() {
+        let both = json!({"spec": {"predictor": {
+            "xgboost": {"storageUri": "s3://b/new"},
+            "model": {"modelFormat": {"name": "xgboost"}, "storageUri": "s3://b/old", "protocolVersion": "v1"}}}});
+        assert_eq!(
+            with_defaults(both),
+            json!({"spec": {"predictor": {"model": {
+                "modelFormat": {"name": "xgboost"}, "storageUri": "s3://b/new", "protocolVersion": "v1"}}}})
         );
     }
 
