@@ -80,7 +80,7 @@ def test_three_steps(cluster, client):
     run = finish(cluster, run_id)
     assert starts(cluster, run_id) == {"root/make": 0, "root/think": 0, "root/say": 0}
     tasks = {t["display_name"]: t for t in run["run_details"]["task_details"]}
-    node = tasks["say"]["child_tasks"][0]["pod_name"]
+    node = tasks["say"]["pod_name"]
     log = requests.get(
         f"{cluster.url}/apis/v1alpha1/runs/{run_id}/nodes/{node}/log",
         headers={"Authorization": f"Bearer {cluster.token}"}, timeout=30,

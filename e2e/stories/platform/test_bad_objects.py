@@ -122,3 +122,11 @@ def test_a_model_that_is_not_there(ferroflow):
     ready = next(c for c in status["conditions"] if c["type"] == "Ready")
     assert (ready["status"], ready["reason"], ready["message"]) == ("False", "ModelLoadFailed", message)
     ferroflow.kubectl("delete", "isvc", "unreachable")
+
+
+def test_kubectl_says_itself_that_a_kind_is_unknown(ferroflow):
+    file = ferroflow.folder / "unknown.yaml"
+    file.write_text("apiVersion: kubeflow.org/v2beta1\nkind: MPIJob\nmetadata: {name: x}\nspec: {}\n")
+    refused = ferroflow.kubectl("apply", "-f", str(file), check=False)
+    assert refused.returncode != 0
+    assert 'no matches for kind "MPIJob" in version "kubeflow.org/v2beta1"' in refused.stderr, refused.stderr

@@ -78,6 +78,15 @@ def test_a_bad_pipeline_is_refused(ferroflow, case):
     assert not [p for p in kept if p["display_name"] == case], "nothing is kept of what was refused"
 
 
+def test_what_only_argo_understands_is_refused(ferroflow):
+    """CreatePVC of kfp-kubernetes, as its compiler writes it."""
+    answer = requests.post(
+        f"{ferroflow.url}/apis/v2beta1/runs", json={"pipeline_spec": pipeline(task("a"), image="argostub/createpvc")}, timeout=30
+    )
+    assert answer.status_code == 501, answer.text
+    assert "createpvc of kfp-kubernetes is not implemented yet; make the claim with kubectl and use mount_pvc" in answer.text
+
+
 BAD_PARAMETERS = [
     ({}, 'runtime_config.parameters.n: is missing and has no default; pipeline "bad" needs a NUMBER_INTEGER'),
     ({"n": "three"}, 'runtime_config.parameters.n: expected NUMBER_INTEGER, got STRING "three"; pass an integer such as 3'),

@@ -18,7 +18,11 @@ fn serve(body: &'static str) -> u16 {
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nlast-modified: Sun, 01 Nov 2026 00:00:00 GMT\r\nconnection: close\r\n\r\n",
                 body.len()
             );
-            let body = if request[..read].starts_with(b"HEAD") { "" } else { body };
+            let body = if request[..read].starts_with(b"HEAD") {
+                ""
+            } else {
+                body
+            };
             let _gone = stream.write_all(format!("{head}{body}").as_bytes());
         }
     });

@@ -162,9 +162,13 @@ impl Authenticator {
         if self.mode == AuthMode::SameUser && ours {
             return Ok(self.owner.clone());
         }
+        let why = match self.mode {
+            AuthMode::SameUser => "this connection is of another user",
+            AuthMode::Token => "everybody needs a token here",
+        };
         Err(Error::new(
             Code::Unauthenticated,
-            "this connection is of another user; send Authorization: Bearer with a token from the owner's kubeconfig",
+            format!("{why}; send Authorization: Bearer with a token from the owner's kubeconfig"),
         ))
     }
 }

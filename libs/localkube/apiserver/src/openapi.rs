@@ -36,6 +36,13 @@ fn path_of(group: &str, version: &str) -> String {
     }
 }
 
+/// What kubectl asks for when version 3 does not describe a kind.
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// `openapi.v2.Document` (gnostic) with `swagger: "2.0"`, an `info` and no paths: kubectl then finds no schema to check against, and says
+/// itself that there is no such kind.
+const EMPTY_V2: &[u8] = b"\x0a\x032.0\x12\x12\x0a\x0aKubernetes\x12\x04v1.0\x42\x00";
+
 /// Serves `/openapi/...`.
 pub(crate) fn serve(
     server: &ApiServer,
@@ -49,6 +56,9 @@ pub(crate) fn serve(
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("*/*");
+    if rest == ["v2"] && accept.contains(V2_PROTOBUF) {
+        return Ok(([(header::CONTENT_TYPE, V2_PROTOBUF)], EMPTY_V2).into_response());
+    }
     if !accept.contains("json") && !accept.contains("*/*") {
         return Ok((StatusCode::NOT_ACCEPTABLE, "only application/json is served\n").into_response());
     }

@@ -167,6 +167,17 @@ impl<'a> Checker<'a> {
                 ),
             ));
         }
+        // kfp-kubernetes compiles CreatePVC and DeletePVC to images that only Argo's driver understands
+        if let Some(container) = &executor.container
+            && let Some(what) = container.image.strip_prefix("argostub/")
+        {
+            return Err(Error::new(
+                Code::Unimplemented,
+                format!(
+                    "{field}: {what} of kfp-kubernetes is not implemented yet; make the claim with kubectl and use mount_pvc, or pass files as artifacts"
+                ),
+            ));
+        }
         match (&executor.container, &executor.importer) {
             (Some(container), None) if container.image.is_empty() => Err(Error::field(
                 format!("deploymentSpec.executors.{label}.container.image"),

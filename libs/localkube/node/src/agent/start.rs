@@ -300,7 +300,7 @@ async fn sources(
     if with_references {
         let (maps, secrets) = env::references(&context.pod);
         for name in maps {
-            let keys = agent.volumes.config_map(namespace, &name).await?;
+            let keys = agent.volumes.config_texts(namespace, &name).await?;
             sources.config_maps.insert(name, keys);
         }
         for name in secrets {

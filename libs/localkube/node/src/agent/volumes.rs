@@ -250,6 +250,16 @@ impl Builder {
         }))
     }
 
+    /// What a ConfigMap gives to environments: its texts only.
+    pub async fn config_texts(&self, namespace: &str, name: &str) -> Result<Keys, String> {
+        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let found = maps.get_opt(name).await.map_err(|error| error.to_string())?;
+        Ok(found.map(|map| {
+            let texts = map.data.into_iter().flatten();
+            texts.map(|(key, value)| (key, value.into_bytes())).collect()
+        }))
+    }
+
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Keys, String> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let found = secrets.get_opt(name).await.map_err(|error| error.to_string())?;
