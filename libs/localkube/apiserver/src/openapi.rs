@@ -37,7 +37,9 @@ fn path_of(group: &str, version: &str) -> String {
 }
 
 /// What kubectl asks for when version 3 does not describe a kind.
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const ASKED_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The same as kube-apiserver names it in its answer, since no media type may hold an `@`.
+const SERVED_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `openapi.v2.Document` (gnostic) with `swagger: "2.0"`, an `info` and no paths: kubectl then finds no schema to check against, and says
 /// itself that there is no such kind.
@@ -56,8 +58,8 @@ pub(crate) fn serve(
         .get(header::ACCEPT)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("*/*");
-    if rest == ["v2"] && accept.contains(V2_PROTOBUF) {
-        return Ok(([(header::CONTENT_TYPE, V2_PROTOBUF)], EMPTY_V2).into_response());
+    if rest == ["v2"] && accept.contains(ASKED_V2) {
+        return Ok(([(header::CONTENT_TYPE, SERVED_V2)], EMPTY_V2).into_response());
     }
     if !accept.contains("json") && !accept.contains("*/*") {
         return Ok((StatusCode::NOT_ACCEPTABLE, "only application/json is served\n").into_response());
