@@ -33,7 +33,7 @@ async fn until(link: &mut ShimLink, what: &str, condition: impl Fn(&PodState) ->
     .unwrap_or_else(|_| panic!("not within {LIMIT:?}: {what}"))
 }
 
-async fn run(pod: &PodFolder, script: &str) -> (ShimLink, PodState) {
+async fn begin(pod: &PodFolder, script: &str) -> ShimLink {
     let nursery = Nursery::start(&executable()).unwrap();
     nursery.start_pod(pod.path()).await.unwrap();
     let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
@@ -41,6 +41,11 @@ async fn run(pod: &PodFolder, script: &str) -> (ShimLink, PodState) {
         .send(&Request::Prepare(Box::new(pod.spec(script))))
         .await
         .unwrap();
+    link
+}
+
+async fn run(pod: &PodFolder, script: &str) -> (ShimLink, PodState) {
+    let mut link = begin(pod, script).await;
     let state = until(&mut link, "the Pod finishes", |state| state.finished.is_some()).await;
     link.orders.send(&Request::Release).await.unwrap();
     (link, state)

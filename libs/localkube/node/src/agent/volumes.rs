@@ -231,33 +231,24 @@ impl Builder {
     }
 
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Keys, String> {
-        let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let found = maps.get_opt(name).await.map_err(|error| error.to_string())?;
+        let found = self.config_map_object(namespace, name).await?;
         Ok(found.map(|map| {
-            let plain = map
-                .data
-                .into_iter()
-                .flatten()
-                .map(|(key, value)| (key, value.into_bytes()));
-            plain
-                .chain(
-                    map.binary_data
-                        .into_iter()
-                        .flatten()
-                        .map(|(key, value)| (key, value.0)),
-                )
+            let bytes = map.binary_data.into_iter().flatten();
+            texts(map.data)
+                .chain(bytes.map(|(key, value)| (key, value.0)))
                 .collect()
         }))
     }
 
     /// What a ConfigMap gives to environments: its texts only.
     pub async fn config_texts(&self, namespace: &str, name: &str) -> Result<Keys, String> {
+        let found = self.config_map_object(namespace, name).await?;
+        Ok(found.map(|map| texts(map.data).collect()))
+    }
+
+    async fn config_map_object(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, String> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let found = maps.get_opt(name).await.map_err(|error| error.to_string())?;
-        Ok(found.map(|map| {
-            let texts = map.data.into_iter().flatten();
-            texts.map(|(key, value)| (key, value.into_bytes())).collect()
-        }))
+        maps.get_opt(name).await.map_err(|error| error.to_string())
     }
 
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Keys, String> {
@@ -457,6 +448,11 @@ impl Files {
                 .iter()
                 .all(|(path, (content, _))| fs::read(folder.join(path)).is_ok_and(|found| found == *content))
     }
+}
+
+fn texts(data: Option<BTreeMap<String, String>>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let all = data.into_iter().flatten();
+    all.map(|(key, value)| (key, value.into_bytes()))
 }
 
 fn in_memory(pod: &Pod, volume: &str) -> Option<PathBuf> {

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use localkube_node::nursery::{Nursery, ShimLink};
+use localkube_node::nursery::ShimLink;
 use localkube_node::os::{self, Cgroups, Resources};
 use localkube_node::state::{PodState, Status};
 use localkube_node::wire::Request;
 
-use super::support::{PodFolder, executable, fifo_write, wait_for};
-use super::until;
+use super::support::{PodFolder, fifo_write, wait_for};
+use super::{begin, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// `tail` keeps its last line, which here has no end.
@@ -50,17 +50,6 @@ fn groups(cgroups: &Cgroups, uid: &str) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.file_name().unwrap().to_string_lossy().contains(uid))
         .collect()
-}
-
-async fn begin(pod: &PodFolder, script: &str) -> ShimLink {
-    let nursery = Nursery::start(&executable()).unwrap();
-    nursery.start_pod(pod.path()).await.unwrap();
-    let (mut link, _) = ShimLink::open(pod.path()).await.unwrap();
-    link.orders
-        .send(&Request::Prepare(Box::new(pod.spec(script))))
-        .await
-        .unwrap();
-    link
 }
 
 async fn finished(link: &mut ShimLink) -> PodState {

@@ -33,6 +33,17 @@ struct Live {
     out_of_memory: Option<String>,
 }
 
+impl Live {
+    fn new(row: AttemptRow, cache_key: Option<String>) -> Self {
+        Self {
+            row,
+            cache_key,
+            troubled: None,
+            out_of_memory: None,
+        }
+    }
+}
+
 /// What is known of the Pod of an attempt whose outcome is looked for.
 #[derive(Clone, Copy)]
 enum PodIs<'a> {
@@ -193,15 +204,7 @@ impl Actor {
             let is_started = facts.is_some_and(|fact| fact.state == AttemptState::Started);
             if row.state == "STARTED" && is_started && !self.live.contains_key(&key) {
                 let cache_key = keys.get(&row.path).cloned();
-                self.live.insert(
-                    key.clone(),
-                    Live {
-                        row,
-                        cache_key,
-                        troubled: None,
-                        out_of_memory: None,
-                    },
-                );
+                self.live.insert(key.clone(), Live::new(row, cache_key));
                 self.shared.occupy(1);
                 started.push(key);
             }
@@ -314,15 +317,15 @@ impl Actor {
             trouble: None,
         };
         self.observed.entry(path.clone()).or_default().attempts.push(fact);
-        let live = Live {
-            row: row.clone(),
-            cache_key: cache_key.clone(),
-            troubled: None,
-            out_of_memory: None,
-        };
+        let live = Live::new(row.clone(), cache_key.clone());
         self.live.insert((path, number), live);
         self.prepare(plan);
         (row, cache_key)
+    }
+
+    /// What is known of an attempt.
+    fn fact_mut(&mut self, path: &str, number: u32) -> Option<&mut AttemptFacts> {
+        self.observed.get_mut(path)?.attempts.get_mut(number as usize)
     }
 
     /// Its Pod is to be created.

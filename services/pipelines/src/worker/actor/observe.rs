@@ -169,11 +169,7 @@ impl Actor {
                 (None, _) => None,
             };
         }
-        if let Some(fact) = self
-            .observed
-            .get_mut(path)
-            .and_then(|f| f.attempts.get_mut(number as usize))
-        {
+        if let Some(fact) = self.fact_mut(path, number) {
             fact.trouble = why;
         }
     }

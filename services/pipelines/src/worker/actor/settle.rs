@@ -100,11 +100,7 @@ impl Actor {
             }
             AttemptState::Stopped | AttemptState::Started => "STOPPED".clone_into(&mut row.state),
         }
-        if let Some(fact) = self
-            .observed
-            .get_mut(path)
-            .and_then(|f| f.attempts.get_mut(number as usize))
-        {
+        if let Some(fact) = self.fact_mut(path, number) {
             fact.state = state;
             fact.ended_at = Some(now);
             fact.trouble = None;

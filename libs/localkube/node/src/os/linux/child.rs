@@ -7,6 +7,8 @@ use std::ptr;
 
 use libc::{c_char, c_int, c_ulong, c_void};
 
+use super::cgroup;
+
 /// One prepared step of making the container's surroundings.
 #[derive(Debug)]
 pub(super) struct Step {
@@ -225,10 +227,8 @@ fn run_main(prepared: &Prepared<'_>) -> ! {
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::setsid();
-        for group in prepared.groups {
-            if libc::write(*group, c"0".as_ptr().cast(), 1) != 1 {
-                fail(prepared, base + STAGE_GROUP, errno());
-            }
+        if !cgroup::enter(prepared.groups) {
+            fail(prepared, base + STAGE_GROUP, errno());
         }
         for (index, fd) in prepared.stdio.iter().enumerate() {
             if libc::dup2(*fd, index as c_int) < 0 {

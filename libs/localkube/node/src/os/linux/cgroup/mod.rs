@@ -122,6 +122,14 @@ impl Group {
     }
 }
 
+/// Puts the calling process into a group; where that fails, errno tells why. For a child between fork and exec: only write(2).
+pub(super) fn enter(entries: &[RawFd]) -> bool {
+    entries.iter().all(|entry| {
+        // SAFETY: writes one byte that is there to a descriptor.
+        unsafe { libc::write(*entry, c"0".as_ptr().cast(), 1) == 1 }
+    })
+}
+
 /// Finds out where groups may be made, by making one and running something in it. On v2 this may move this process and its
 /// children into a group of their own.
 pub fn probe_cgroups() -> Cgroups {
@@ -182,13 +190,9 @@ fn try_out(cgroups: &Cgroups) -> io::Result<()> {
         .stderr(Stdio::null());
     // SAFETY: only write(2) on descriptors that are open in the child as well.
     unsafe {
-        command.pre_exec(move || {
-            for entry in &entries {
-                if libc::write(*entry, c"0".as_ptr().cast(), 1) != 1 {
-                    return Err(io::Error::last_os_error());
-                }
-            }
-            Ok(())
+        command.pre_exec(move || match enter(&entries) {
+            true => Ok(()),
+            false => Err(io::Error::last_os_error()),
         });
     }
     let outcome = command.status();
