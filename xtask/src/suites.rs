@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 
 use crate::command::{cargo, command, has, root, run as execute};
-use crate::summary::{Counts, counts, skip_reasons};
+use crate::summary::{Counts, counts, failures, skip_reasons};
 use crate::{build, check, python, servers};
 
 /// The tests of the workspace.
@@ -27,6 +27,7 @@ struct Report {
     total: Counts,
     lines: Vec<String>,
     skips: Vec<String>,
+    failures: Vec<String>,
     only: Option<String>,
 }
 
@@ -51,6 +52,11 @@ impl Report {
             skip_reasons(&output)
                 .into_iter()
                 .map(|reason| format!("{name}: {reason}")),
+        );
+        self.failures.extend(
+            failures(&output)
+                .into_iter()
+                .map(|failure| format!("{name}: {failure}")),
         );
         self.lines.push(format!(
             "{name:<28} {found} in {:.0} s",
@@ -101,7 +107,7 @@ pub fn run(quick: bool, only: Option<&str>) -> anyhow::Result<()> {
         stories(&mut report)?;
     }
     println!("\n=== summary");
-    for line in report.lines.iter().chain(&report.skips) {
+    for line in report.lines.iter().chain(&report.skips).chain(&report.failures) {
         println!("{line}");
     }
     println!("{}", report.total);
@@ -133,6 +139,8 @@ fn rust(report: &mut Report, quick: bool) -> anyhow::Result<()> {
         Err(error) => report.skip("rust", &format!("tests with Azure's emulator: {error:#}")),
     }
     let _running = with_servers(report, "rust", &mut test);
+    // those of panics that tests make on purpose would hide what matters
+    test.env("RUST_BACKTRACE", "0");
     for (variable, requirements) in [
         (
             "FERROFLOW_TEST_KFP_PYTHON",

@@ -68,6 +68,33 @@ pub fn skip_reasons(output: &str) -> Vec<String> {
     reasons
 }
 
+/// The tests that failed, with what their panics said where the runner is Rust's.
+pub fn failures(output: &str) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut names = false;
+    for line in output.lines() {
+        let name = line.strip_prefix("    ").map(str::trim);
+        names = line == "failures:" || (names && name.is_some());
+        match name {
+            Some(name) if names && !name.is_empty() => failures.push(match panic_of(name, output) {
+                Some(panic) => format!("FAILED {name}: {panic}"),
+                None => format!("FAILED {name}"),
+            }),
+            _ if line.starts_with("FAILED ") || line.starts_with("ERROR ") => failures.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    failures
+}
+
+/// The place and the first lines of a test's panic.
+fn panic_of(test: &str, output: &str) -> Option<String> {
+    let start = output.find(&format!("thread '{test}' "))?;
+    let lines = output.get(start..)?.lines();
+    let lines = lines.take_while(|line| !line.trim().is_empty() && !line.starts_with("note:"));
+    Some(lines.take(8).collect::<Vec<_>>().join("\n    "))
+}
+
 fn number(line: &str, word: &str) -> usize {
     let pattern = Regex::new(&format!(r"(\d+) {word}\b"));
     let found = pattern
@@ -91,6 +118,20 @@ mod tests {
                 skipped: 1
             }
         );
+    }
+
+    #[test]
+    fn failures_are_told_again() {
+        let text = "thread 'a::b' (7) panicked at a.rs:1:2:\nno x\n\ntest result: x\n\nfailures:\n    a::b\n    c\n\ntest result: FAILED.";
+        assert_eq!(
+            failures(text),
+            [
+                "FAILED a::b: thread 'a::b' (7) panicked at a.rs:1:2:\n    no x",
+                "FAILED c"
+            ]
+        );
+        let pytest = "x\nFAILED test_a.py::test_b - assert 1\n1 failed in 2s";
+        assert_eq!(failures(pytest), ["FAILED test_a.py::test_b - assert 1"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::owner::{Owner, is_of_this_machine};
 use crate::rewrite::{self, Bind, Connect};
 use crate::sys::{self, Answer, Event};
 use crate::table::{Protocol, ServiceKey, TableReader};
-use crate::undelivered::{Earlier, Undelivered};
+use crate::undelivered::{Call, Earlier, Undelivered};
 
 /// At most so many connects of one Pod may wait at the same time; more wait for one of these.
 const MOST_THREADS: usize = 256;
@@ -112,15 +112,12 @@ impl Supervisor {
                 Step::Waits => {}
                 Step::MayWait(socket, asked, to) => {
                     // known before anybody else can receive the call again
-                    let again =
-                        self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) != Earlier::None;
-                    self.undelivered.begins(socket.as_fd(), call.data.nr, asked);
+                    let this = Call::new(&call, asked);
+                    let again = self.undelivered.earlier(socket.as_fd(), this) != Earlier::None;
+                    self.undelivered.begins(socket.as_fd(), this);
                     drop(accepts);
                     self.find_a_receiver(scope, stop, receiving);
-                    let answer = match answer_of(sys::connect(socket.as_fd(), to)) {
-                        Answer::Error(libc::EISCONN) if again => Answer::Success,
-                        answer => answer,
-                    };
+                    let answer = connect(socket.as_fd(), to, again);
                     self.note(&socket, to);
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
                     self.tell(&call, &socket, asked, answer);
@@ -147,10 +144,11 @@ impl Supervisor {
 
     /// Answers a call that was carried out here.
     fn tell(&self, call: &seccomp_notif, socket: &OwnedFd, asked: SocketAddr, answer: Answer) {
-        if self.respond(call, answer) {
-            self.undelivered.forget(socket.as_fd());
-        } else {
-            self.undelivered.keep(socket.as_fd(), call.data.nr, asked, answer);
+        // noted before it is sent: the caller's next call may find another thread
+        let this = Call::new(call, asked);
+        self.undelivered.delivered(socket.as_fd(), this, answer);
+        if !self.respond(call, answer) {
+            self.undelivered.lost(socket.as_fd(), this, answer);
         }
     }
 
@@ -212,7 +210,7 @@ impl Supervisor {
             match rewrite::bind(asked, self.pod) {
                 Bind::Leave => Step::Answer(Answer::Continue),
                 Bind::NotOurs => Step::Answer(Answer::Error(libc::EADDRNOTAVAIL)),
-                Bind::At(to) => self.with_socket(call, asked, |socket| self.bind(call, socket, asked, to)),
+                Bind::At(to) => self.with_socket(call, asked, |socket, _| self.bind(call, socket, asked, to)),
             }
         } else if rewrite::may_be_name_server(asked)
             && std::fs::read_to_string(&self.resolv_conf)
@@ -221,15 +219,21 @@ impl Supervisor {
             Step::Answer(Answer::Continue)
         } else {
             match rewrite::connect(asked, self.pod) {
-                Connect::Pod(to) => self.with_socket(call, asked, |socket| self.connect(socket, asked, to)),
-                Connect::Service(service) => {
-                    self.with_socket(call, asked, |socket| self.connect_service(socket, asked, service))
-                }
+                Connect::Pod(to) => self.with_socket(call, asked, |socket, again| {
+                    self.connect(socket, asked, to, again)
+                }),
+                Connect::Service(service) => self.with_socket(call, asked, |socket, again| {
+                    self.connect_service(socket, asked, service, again)
+                }),
                 Connect::Outside(to) if self.table.is_service(*to.ip()) => {
-                    self.with_socket(call, asked, |socket| self.connect_service(socket, asked, to))
+                    self.with_socket(call, asked, |socket, again| {
+                        self.connect_service(socket, asked, to, again)
+                    })
                 }
                 Connect::Outside(to) if is_of_this_machine((*to.ip()).into()) => {
-                    self.with_socket(call, asked, |socket| self.connect(socket, asked, to))
+                    self.with_socket(call, asked, |socket, again| {
+                        self.connect(socket, asked, to, again)
+                    })
                 }
                 Connect::Leave | Connect::Outside(_) => Step::Answer(Answer::Continue),
             }
@@ -260,16 +264,18 @@ impl Supervisor {
         Step::Done(socket, asked, answer)
     }
 
+    /// `act` learns whether the same call was begun before.
     fn with_socket(
         &self,
         call: &seccomp_notif,
         asked: SocketAddr,
-        act: impl FnOnce(OwnedFd) -> Step,
+        act: impl FnOnce(OwnedFd, bool) -> Step,
     ) -> Step {
         match self.socket(call) {
-            Ok(socket) => match self.undelivered.earlier(socket.as_fd(), call.data.nr, asked) {
+            Ok(socket) => match self.undelivered.earlier(socket.as_fd(), Call::new(call, asked)) {
                 Earlier::Done(answer) => Step::Done(socket, asked, answer),
-                Earlier::None | Earlier::UnderWay => act(socket),
+                Earlier::None => act(socket, false),
+                Earlier::UnderWay => act(socket, true),
             },
             Err(answer) => Step::Answer(answer),
         }
@@ -300,14 +306,21 @@ impl Supervisor {
         self.table.choose(&ServiceKey { protocol, address })
     }
 
-    fn connect_service(&self, socket: OwnedFd, asked: SocketAddr, service: SocketAddrV4) -> Step {
+    fn connect_service(
+        &self,
+        socket: OwnedFd,
+        asked: SocketAddr,
+        service: SocketAddrV4,
+        again: bool,
+    ) -> Step {
         match self.endpoint(&socket, service) {
-            Some(SocketAddr::V4(to)) => self.connect(socket, asked, to),
+            Some(SocketAddr::V4(to)) => self.connect(socket, asked, to, again),
             _ => Step::Answer(Answer::Error(libc::ECONNREFUSED)),
         }
     }
 
-    fn connect(&self, socket: OwnedFd, asked: SocketAddr, to: SocketAddrV4) -> Step {
+    /// `again`: the same connect was begun before.
+    fn connect(&self, socket: OwnedFd, asked: SocketAddr, to: SocketAddrV4, again: bool) -> Step {
         let target = rewrite::in_family_of(asked, to);
         if asked.is_ipv6() {
             // a socket for IPv6 alone cannot reach an IPv4 address
@@ -326,7 +339,7 @@ impl Supervisor {
             self.be_the_pod(socket.as_fd(), asked);
         }
         if sys::is_nonblocking(socket.as_fd()) {
-            let answer = answer_of(sys::connect(socket.as_fd(), target));
+            let answer = connect(socket.as_fd(), target, again);
             self.note(&socket, target);
             return Step::Done(socket, asked, answer);
         }
@@ -357,6 +370,15 @@ enum Step {
     MayWait(OwnedFd, SocketAddr, SocketAddr),
     /// An accept that is answered, or will be when there is a connection.
     Waits,
+}
+
+/// A connect that was begun before has no error of its own.
+fn connect(socket: BorrowedFd<'_>, to: SocketAddr, again: bool) -> Answer {
+    match answer_of(sys::connect(socket, to)) {
+        Answer::Error(libc::EISCONN) if again => Answer::Success,
+        Answer::Error(libc::EALREADY) if again => Answer::Error(libc::EINPROGRESS),
+        answer => answer,
+    }
 }
 
 pub(crate) fn answer_of(outcome: io::Result<()>) -> Answer {
