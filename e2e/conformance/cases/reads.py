@@ -15,6 +15,16 @@ def selects(name: str, query: str) -> dict:
     return {"name": f"list {name}", "steps": [*MANY, {"do": f"GET configmaps?{query}", "only": NAMES}]}
 
 
+def ended_sidecar(name: str, **status) -> dict:
+    made = pod(automountServiceAccountToken=False, nodeName="nowhere", initContainers=[{"name": "s", "image": "s:1", "restartPolicy": "Always"}])
+    sidecar = {"name": "s", "image": "s:1", "imageID": "", "ready": False, "started": False, "restartCount": 1, "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}
+    main = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 2, "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}
+    told = {"phase": "Succeeded", "initContainerStatuses": [sidecar], "containerStatuses": [main], **status}
+    return {"name": f"table of a pod with a sidecar that ended{name}", "steps": [create("pods", made, quiet=True),
+        {"do": "PATCH strategic pods/x/status", "body": {"status": told}, "quiet": True}, {"do": "GET pods/x", **TABLE, "only": ["rows.0.cells"]}]}
+
+
+INITIALIZED = {"type": "Initialized", "status": "True"}
 CASES = [
     selects("by equal label", "labelSelector=n%3D1"),
     selects("by unequal label", "labelSelector=n!%3D1,all%3Dyes"),
@@ -60,6 +70,10 @@ CASES = [
     {"name": "table of a pod with a sidecar", "steps": [create("pods", pod(automountServiceAccountToken=False, nodeName="nowhere", initContainers=[{"name": "s", "image": "s:1", "restartPolicy": "Always"}]), quiet=True),
         {"do": "PATCH strategic pods/x/status", "body": {"status": {"phase": "Running", "initContainerStatuses": [{"name": "s", "image": "s:1", "imageID": "", "ready": True, "started": True, "restartCount": 1, "state": {"running": {}}}],
             "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": True, "started": True, "restartCount": 2, "state": {"running": {}}}]}}, "quiet": True}, {"do": "GET pods/x", **TABLE, "only": ["rows.0.cells"]}]},
+    ended_sidecar(""),
+    ended_sidecar(" after its pod", conditions=[INITIALIZED]),
+    ended_sidecar(" beside a container that runs", phase="Running", conditions=[INITIALIZED],
+                  containerStatuses=[{"name": "main", "image": "i", "imageID": "", "ready": True, "restartCount": 2, "state": {"running": {}}}]),
     *[{"name": f"table of a pod: {name}", "steps": [create("pods", POD, quiet=True), {"do": "PATCH strategic pods/x/status", "body": {"status": status}, "quiet": True}, {"do": "GET pods/x", **TABLE, "only": ["rows.0.cells"]}]}
       for name, status in {
           "waiting": {"containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}}]},

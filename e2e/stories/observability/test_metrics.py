@@ -35,6 +35,11 @@ def test_requests_calls_and_the_process_are_counted(ferroflow):
     assert 10e6 < memory < 2e9
     [(_, seconds)] = found["process_cpu_seconds_total"]
     assert seconds > 0
+    assert [1.0] == [value for labels, value in found["pipeline_runs_ended_total"] if labels == {"state": "SUCCEEDED"}]
+    [(_, attempts)] = found["pipeline_attempt_duration_seconds_count"]
+    assert attempts == 1
+    at_work = {labels["what"]: value for labels, value in found["pipeline_at_work"]}
+    assert (at_work["runs"], at_work["attempts"]) == (0, 0) and at_work["attempts_at_most"] > 0
     names = "\n".join(sorted(found))
     handled = [labels for labels, value in found.get("grpc_server_handled_total", []) if value]
     assert any(labels.get("grpc_code") == "OK" for labels in handled), names

@@ -1,9 +1,11 @@
 """Helpers: the program as a person at a shell uses it, and waiting with a deadline."""
 
+import json
 import os
 import subprocess
 import time
 
+import requests
 import yaml
 
 PROGRAM = os.environ.get("FERROFLOW", "ferroflow")
@@ -60,3 +62,41 @@ def inference_service(name, model_format, uri):
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"predictor": {"model": model}},
     }
+
+
+def get(ferroflow, *what):
+    """What kubectl gets, parsed."""
+    return json.loads(ferroflow.kubectl("get", *what, "-o", "json"))
+
+
+def submit(ferroflow, container, platform=None):
+    """A run of one step called `eat`; answers how to read it."""
+    spec = {
+        "pipelineInfo": {"name": "hungry"},
+        "root": {"dag": {"tasks": {"eat": {"taskInfo": {"name": "eat"}, "componentRef": {"name": "comp-eat"}, "cachingOptions": {}}}}},
+        "components": {"comp-eat": {"executorLabel": "exec-eat"}},
+        "deploymentSpec": {"executors": {"exec-eat": {"container": container}}},
+        "schemaVersion": "2.1.0", "sdkVersion": "kfp-2.17.0",
+    }
+    if platform:
+        spec = {"pipeline_spec": spec, "platform_spec": {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {"exec-eat": platform}}}}}}
+    runs = f"{ferroflow.url}/apis/v2beta1/runs"
+    made = requests.post(runs, json={"display_name": "hungry", "pipeline_spec": spec}, timeout=30)
+    assert made.status_code == 200, made.text
+    return lambda: requests.get(f"{runs}/{made.json()['run_id']}", timeout=30).json()
+
+
+def step_of(run):
+    """The step called `eat` of a run, once there is one."""
+    return next((t for t in run["run_details"]["task_details"] if t["display_name"] == "eat"), None)
+
+
+def end_of(read):
+    """The run and its step once the run is over."""
+
+    def done():
+        run = read()
+        return run["state"] in ("SUCCEEDED", "FAILED") and run
+
+    run = eventually("the run ends", done, timeout=120)
+    return run, step_of(run)

@@ -183,3 +183,9 @@ def test_a_child_that_outlives_its_step(ferroflow):
         return subprocess.run(["pgrep", "-f", f"^{child}"], capture_output=True, check=False).returncode == 1
 
     eventually("the child is gone", gone, timeout=20)
+
+
+def test_a_run_in_a_namespace_that_does_not_exist_is_refused(ferroflow):
+    made = requests.post(f"{ferroflow.url}/apis/v2beta1/experiments", json={"display_name": "e", "namespace": "nowhere"}, timeout=30)
+    wanted = 'namespace "nowhere" does not exist; make it with a Profile or with kubectl create namespace nowhere'
+    assert (made.status_code, made.json()["message"]) == (404, wanted)

@@ -1,18 +1,11 @@
 """Limits of memory and cpu: what a container that goes over them is told, and its owner."""
 
-import json
-
 import pytest
-import requests
-from programs import apply, eventually, pod
+from programs import apply, end_of, eventually, get, pod, submit
 
 EAT = "x = b'x' * (300 << 20)"
 HUNGRY = f'exec python3 -c "{EAT}"'
 RAISE = "exit code 137: OOMKilled: it used more than its memory limit of 64Mi; raise the limit with set_memory_limit() on the task"
-
-
-def get(ferroflow, *what):
-    return json.loads(ferroflow.kubectl("get", *what, "-o", "json"))
 
 
 @pytest.fixture(scope="module")
@@ -111,23 +104,7 @@ def test_a_pipeline_step_over_its_limit_says_what_to_do(held):
         "image": "python:3.11", "command": ["sh", "-c", HUNGRY],
         "resources": {"memoryLimit": 0.067108864, "resourceMemoryLimit": "64Mi"},
     }
-    spec = {
-        "pipelineInfo": {"name": "hungry"},
-        "root": {"dag": {"tasks": {"eat": {"taskInfo": {"name": "eat"}, "componentRef": {"name": "comp-eat"}, "cachingOptions": {}}}}},
-        "components": {"comp-eat": {"executorLabel": "exec-eat"}},
-        "deploymentSpec": {"executors": {"exec-eat": {"container": container}}},
-        "schemaVersion": "2.1.0", "sdkVersion": "kfp-2.17.0",
-    }
-    runs = f"{held.url}/apis/v2beta1/runs"
-    made = requests.post(runs, json={"display_name": "hungry", "pipeline_spec": spec}, timeout=30)
-    assert made.status_code == 200, made.text
-
-    def done():
-        run = requests.get(f"{runs}/{made.json()['run_id']}", timeout=30).json()
-        return run["state"] in ("SUCCEEDED", "FAILED") and run
-
-    run = eventually("the run ends", done, timeout=120)
-    step = next(t for t in run["run_details"]["task_details"] if t["display_name"] == "eat")
+    run, step = end_of(submit(held, container))
     assert (run["state"], step["error"]["message"]) == ("FAILED", RAISE)
     assert run["error"]["message"] == f'task "eat" failed: {RAISE}'
     assert get(held, "pod", step["pod_name"])["spec"]["containers"][0]["resources"] == {

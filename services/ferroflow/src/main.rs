@@ -6,6 +6,7 @@
 mod cli;
 mod data_dir;
 mod failure;
+mod memory;
 mod platform;
 mod settings;
 mod status;

@@ -54,6 +54,7 @@ async fn serve(settings: Settings, data: DataDir, started: Instant) -> anyhow::R
     let address = listener.local_addr()?;
     let cancel = CancellationToken::new();
     stop_on_signal(cancel.clone())?;
+    crate::memory::give_back_now_and_then();
     let mut laptop = Laptop::start(&settings, data, listener, cancel.clone()).await?;
     tokio::select! {
         () = laptop.readiness.wait() => announce(&settings, address, started)?,

@@ -105,8 +105,7 @@ impl Proxy {
             let theirs = hyper::upgrade::on(&mut response);
             tokio::spawn(async move {
                 if let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) {
-                    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-                    let _closed = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await;
+                    ferroflow_tunnel::join(TokioIo::new(ours), TokioIo::new(theirs)).await;
                 }
             });
         } else {

@@ -103,7 +103,7 @@ impl Pipelines {
             key,
             clock,
             readiness,
-            metrics: _,
+            metrics,
             artifacts: _,
             metadata,
         } = deps;
@@ -115,6 +115,7 @@ impl Pipelines {
             options: options.clone(),
             clock: clock.clone(),
             hints: Hints::new(key.clone()),
+            metrics,
         });
         let lineage = Lineage::new(store.clone(), metadata);
         let api = Api {

@@ -185,7 +185,7 @@ async fn a_pod_that_ends_or_vanishes_without_an_outcome_is_a_failed_attempt() {
     let run = world.finish(&id).await;
     assert_eq!(
         run["error"]["message"],
-        "task \"add\" failed: its Pod vanished without an outcome"
+        "task \"add\" failed: its Pod was deleted while it ran"
     );
 }
 

@@ -264,21 +264,24 @@ async fn expire_events(server: ApiServer) {
         let ttl = i64::try_from(server.inner.config.event_ttl.as_secs()).unwrap_or(3600);
         let before = jiff::Timestamp::now().as_second() - ttl;
         for obj in server.inner.store.list("/events", None, None).1 {
-            let event = obj.value();
-            let seen = ["lastTimestamp", "eventTime"]
-                .iter()
-                .find_map(|f| event[*f].as_str())
-                .or_else(|| event["metadata"]["creationTimestamp"].as_str())
-                .and_then(crate::times::parse);
-            if seen.is_some_and(|t| t.as_second() < before) {
+            if obj.look(last_seen).is_some_and(|t| t.as_second() < before) {
+                let event = obj.to_value();
                 let meta = &event["metadata"];
                 let key = Key {
                     resource: "/events".into(),
                     namespace: text(meta, "namespace").to_owned(),
                     name: text(meta, "name").to_owned(),
                 };
-                let _ = server.inner.store.remove(key, obj.rv, event.clone()).await;
+                let _ = server.inner.store.remove(key, obj.rv, event).await;
             }
         }
     }
+}
+
+fn last_seen(event: &Value) -> Option<jiff::Timestamp> {
+    ["lastTimestamp", "eventTime"]
+        .iter()
+        .find_map(|f| event[*f].as_str())
+        .or_else(|| event["metadata"]["creationTimestamp"].as_str())
+        .and_then(crate::times::parse)
 }

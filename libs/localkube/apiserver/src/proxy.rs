@@ -127,8 +127,7 @@ async fn forward(server: &ApiServer, ctx: &Ctx, target: Target, request: Request
             let (Ok(near), Ok(far)) = tokio::join!(upgrade, far) else {
                 return;
             };
-            let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
-            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            ferroflow_tunnel::join(TokioIo::new(near), TokioIo::new(far)).await;
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = answer.status();

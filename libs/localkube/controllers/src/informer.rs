@@ -223,7 +223,9 @@ impl<K: Kind> Informer<K> {
     }
 
     /// Takes a state of an object into the cache unless a newer one is there.
-    pub fn observe(&self, object: K) -> Arc<K> {
+    pub fn observe(&self, mut object: K) -> Arc<K> {
+        // no controller reads them, they are most of a small object, and an update that has none keeps them
+        object.meta_mut().managed_fields = None;
         let object = Arc::new(object);
         let key = Key::of(&*object);
         let old = {

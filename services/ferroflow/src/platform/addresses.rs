@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ferroflow_auth::Principal;
 use ferroflow_gateway::{Addresses, Workload};
 use ferroflow_telemetry::Readiness;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::Api;
@@ -16,6 +16,8 @@ use kube::{Client, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pods::Pods;
+
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Answers from caches that watches keep current.
@@ -23,7 +25,7 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct ClusterAddresses {
     services: Store<Service>,
     slices: Store<EndpointSlice>,
-    pods: Store<Pod>,
+    pods: Pods,
 }
 
 impl std::fmt::Debug for ClusterAddresses {
@@ -42,16 +44,17 @@ impl ClusterAddresses {
     ) -> Self {
         let (services, writer) = reflector::store();
         let watch = watcher(Api::<Service>::all(client.clone()), watcher::Config::default());
-        spawn(tasks, cancel, reflector::reflector(writer, watch));
+        spawn(tasks, cancel, reflector::reflector(writer, watch.modify(strip)));
         let (slices, writer) = reflector::store();
         let watch = watcher(
             Api::<EndpointSlice>::all(client.clone()),
             watcher::Config::default(),
         );
-        spawn(tasks, cancel, reflector::reflector(writer, watch));
-        let (pods, writer) = reflector::store();
+        spawn(tasks, cancel, reflector::reflector(writer, watch.modify(strip)));
+        let pods = Pods::default();
         let watch = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default());
-        spawn(tasks, cancel, reflector::reflector(writer, watch));
+        let seen = pods.clone();
+        spawn(tasks, cancel, watch.inspect_ok(move |event| seen.observe(event)));
         let own = Self {
             services,
             slices,
@@ -62,14 +65,18 @@ impl ClusterAddresses {
             let all = (
                 waiting.services.wait_until_ready(),
                 waiting.slices.wait_until_ready(),
-                waiting.pods.wait_until_ready(),
+                waiting.pods.listed(),
             );
-            if let (Ok(()), Ok(()), Ok(())) = tokio::join!(all.0, all.1, all.2) {
+            if let (Ok(()), Ok(()), ()) = tokio::join!(all.0, all.1, all.2) {
                 probe.ready();
             }
         });
         own
     }
+}
+
+fn strip<K: kube::Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
 }
 
 fn spawn<T: Send + 'static>(
@@ -140,19 +147,6 @@ fn collect(slice: &EndpointSlice, port_name: &str, addresses: &mut Vec<SocketAdd
 #[async_trait]
 impl Workload for ClusterAddresses {
     async fn service_account_at(&self, address: IpAddr) -> Option<Principal> {
-        let text = address.to_canonical().to_string();
-        let pod = self.pods.find(|pod| {
-            let status = pod.status.as_ref();
-            let running = status
-                .and_then(|s| s.phase.as_deref())
-                .is_none_or(|p| p != "Succeeded" && p != "Failed");
-            running && status.and_then(|s| s.pod_ip.as_deref()) == Some(text.as_str())
-        })?;
-        let account = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.service_account_name.as_deref())
-            .unwrap_or("default");
-        Some(Principal::service_account(&pod.namespace()?, account))
+        self.pods.at(address.to_canonical())
     }
 }

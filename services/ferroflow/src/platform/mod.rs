@@ -10,6 +10,7 @@ pub(crate) mod manifests;
 mod names;
 pub(crate) mod node;
 mod one_port;
+mod pods;
 mod routes;
 pub(crate) mod serve;
 mod services;

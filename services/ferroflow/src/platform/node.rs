@@ -60,6 +60,7 @@ async fn join(settings: &Settings, range: PodCidr, data: &DataDir) -> anyhow::Re
     let client = kube::Client::try_from(config).context("using the kubeconfig")?;
     let cancel = CancellationToken::new();
     up::stop_on_signal(cancel.clone())?;
+    crate::memory::give_back_now_and_then();
     print(&format!(
         "ferroflow node {node_name} joins with Pods at {range}\n"
     ))?;

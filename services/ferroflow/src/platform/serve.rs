@@ -36,6 +36,7 @@ async fn serve(service: Service, settings: &Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let cancel = CancellationToken::new();
     up::stop_on_signal(cancel.clone())?;
+    crate::memory::give_back_now_and_then();
     let mut tasks = Tasks::new();
     if service == Service::Gateway {
         let gateway = gateway::build(settings, &adapters, &tasks.tracker, &cancel)?;

@@ -94,6 +94,7 @@ impl Api {
             &request.display_name,
             request.description.unwrap_or_default(),
         );
+        self.namespace_exists(namespace).await?;
         self.store.create_experiment(&row).await?;
         Ok(shape::experiment(&row))
     }

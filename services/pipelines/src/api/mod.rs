@@ -19,8 +19,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use ferroflow_auth::{AccessReview, Authorizer, Caller};
-use ferroflow_kernel::{Clock, DEFAULT_NAMESPACE, Error, Result};
+use ferroflow_kernel::{Clock, Code, DEFAULT_NAMESPACE, Error, Result};
 use ferroflow_rpc::rest_error;
+use k8s_openapi::api::core::v1::Namespace;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -130,6 +131,24 @@ impl Api {
     ) -> Result<()> {
         let review = AccessReview::new(namespace, verb, GROUP, resource);
         self.authorizer.authorize(&caller.principal, &review).await
+    }
+
+    /// Fails if there is no such namespace: a run in it could have no Pods.
+    pub(crate) async fn namespace_exists(&self, name: &str) -> Result<()> {
+        let namespaces: kube::Api<Namespace> = kube::Api::all(self.client.clone());
+        match namespaces.get_metadata_opt(name).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Error::new(
+                Code::NotFound,
+                format!(
+                    "namespace {name:?} does not exist; make it with a Profile or with kubectl create namespace {name}"
+                ),
+            )),
+            Err(error) => Err(Error::new(
+                Code::Unavailable,
+                format!("namespace {name:?} cannot be looked up: {error}"),
+            )),
+        }
     }
 }
 

@@ -249,12 +249,16 @@ impl Api {
         let experiment = match request.experiment_id.as_deref() {
             None | Some("") => {
                 self.allow(caller, &caller.namespace, "create", "runs").await?;
+                self.namespace_exists(&caller.namespace).await?;
                 self.default_experiment(&caller.namespace).await?
             }
-            Some(id) => self.store.experiment(id).await?,
+            Some(id) => {
+                let known = self.store.experiment(id).await?;
+                self.allow(caller, &known.namespace, "create", "runs").await?;
+                self.namespace_exists(&known.namespace).await?;
+                known
+            }
         };
-        self.allow(caller, &experiment.namespace, "create", "runs")
-            .await?;
         if experiment.archived {
             return Err(Error::new(
                 Code::FailedPrecondition,

@@ -2,6 +2,7 @@
 
 mod actor;
 pub mod artifacts;
+mod figures;
 pub mod hints;
 pub mod lineage;
 pub mod pod;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ferroflow_kernel::{Clock, Result};
-use ferroflow_telemetry::Probe;
+use ferroflow_telemetry::{Metrics, Probe};
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -25,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use self::actor::Actor;
 use self::artifacts::Artifacts;
+use self::figures::Figures;
 use self::hints::Hints;
 use crate::options::Options;
 use crate::store::Store;
@@ -64,6 +66,7 @@ pub struct Shared {
     pub(crate) options: Options,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hints: Hints,
+    figures: Figures,
     pub(crate) cancel: CancellationToken,
     /// Cancelled when the scheduler's future is dropped: then its runs are dropped too, wherever they are.
     dropped: CancellationToken,
@@ -104,6 +107,12 @@ impl Shared {
                 Some(occupied + taken)
             });
         taken
+    }
+
+    /// Runs at work, attempts at work, and how many may be.
+    fn at_work(&self) -> (usize, usize, usize) {
+        let occupied = self.occupied.load(Ordering::Acquire);
+        (self.runs().len(), occupied, self.options.max_pods)
     }
 
     fn occupy(&self, count: usize) {
@@ -148,6 +157,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Checks launchers' messages.
     pub hints: Hints,
+    /// Where figures are told.
+    pub metrics: Metrics,
 }
 
 impl Scheduler {
@@ -160,8 +171,9 @@ impl Scheduler {
             options,
             clock,
             hints,
+            metrics,
         } = parts;
-        Self {
+        let own = Self {
             shared: Arc::new(Shared {
                 store,
                 client,
@@ -169,6 +181,7 @@ impl Scheduler {
                 options,
                 clock,
                 hints,
+                figures: Figures::new(&metrics),
                 cancel: CancellationToken::new(),
                 dropped: CancellationToken::new(),
                 lineage: Notify::new(),
@@ -179,7 +192,9 @@ impl Scheduler {
                 runs: Mutex::default(),
                 tasks: TaskTracker::new(),
             }),
-        }
+        };
+        Figures::observe(&metrics, &own.shared);
+        own
     }
 
     /// Checks launchers' messages.

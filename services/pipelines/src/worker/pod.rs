@@ -510,9 +510,12 @@ pub enum Verdict {
     Troubled(String),
     /// It is over; the text says why there may be no outcome.
     Over(String),
-    /// It was killed for memory, whatever its outcome says.
-    OutOfMemory(String),
+    /// It was ended from outside, whatever its outcome says.
+    Killed(String),
 }
+
+/// Of an attempt whose Pod somebody removed.
+pub const DELETED: &str = "its Pod was deleted while it ran";
 
 /// Reads a Pod's status.
 pub fn verdict(pod: &Pod) -> Verdict {
@@ -524,7 +527,11 @@ pub fn verdict(pod: &Pod) -> Verdict {
     match status.phase.as_deref() {
         Some("Succeeded") => return Verdict::Over("the step ended without an outcome".to_owned()),
         Some("Failed") => {
-            let mut why = status.message.clone().or_else(|| status.reason.clone());
+            // of the Pod as a whole: its node or its deadline ended it
+            if let Some(reason) = status.reason.as_deref() {
+                return Verdict::Killed(ended_as_a_whole(pod, reason, status.message.as_deref()));
+            }
+            let mut why = status.message.clone();
             for container in all {
                 if let Some(ended) = container
                     .state
@@ -534,7 +541,7 @@ pub fn verdict(pod: &Pod) -> Verdict {
                 {
                     if ended.reason.as_deref() == Some("OOMKilled") {
                         let why = out_of_memory(pod, &container.name);
-                        return Verdict::OutOfMemory(format!("exit code {}: {why}", ended.exit_code));
+                        return Verdict::Killed(format!("exit code {}: {why}", ended.exit_code));
                     }
                     let reason = ended.reason.as_deref().filter(|r| *r != "Error");
                     let detail = ended
@@ -544,6 +551,9 @@ pub fn verdict(pod: &Pod) -> Verdict {
                         .unwrap_or("the launcher could not finish");
                     why = Some(format!("exit code {}: {}", ended.exit_code, detail.trim()));
                 }
+            }
+            if pod.metadata.deletion_timestamp.is_some() {
+                return Verdict::Killed(DELETED.to_owned());
             }
             return Verdict::Over(why.unwrap_or_else(|| "the Pod failed".to_owned()));
         }
@@ -572,6 +582,18 @@ pub fn verdict(pod: &Pod) -> Verdict {
             condition.message.as_deref().unwrap_or("no node fits")
         )),
         None => Verdict::Alive,
+    }
+}
+
+fn ended_as_a_whole(pod: &Pod, reason: &str, message: Option<&str>) -> String {
+    let deadline = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
+    match (reason, deadline) {
+        ("DeadlineExceeded", Some(seconds)) => {
+            format!(
+                "DeadlineExceeded: it ran longer than {seconds} s; allow it more with set_timeout() on the task"
+            )
+        }
+        _ => format!("{reason}: {}", message.unwrap_or("no message")),
     }
 }
 
@@ -653,7 +675,7 @@ mod tests {
             "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}]});
         let mut killed = pod(&status);
         let told = |pod: &Pod| match verdict(pod) {
-            Verdict::OutOfMemory(why) => why,
+            Verdict::Killed(why) => why,
             other => panic!("{other:?}"),
         };
         assert!(told(&killed).starts_with("exit code 137: OOMKilled: the machine had no memory left"));
@@ -661,5 +683,26 @@ mod tests {
         killed.spec = serde_json::from_value(spec).unwrap();
         let wanted = "exit code 137: OOMKilled: it used more than its memory limit of 64Mi; raise the limit with set_memory_limit() on the task";
         assert_eq!(told(&killed), wanted);
+    }
+
+    #[test]
+    fn an_end_from_outside_tells_who_ended_it() {
+        let container = json!({"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 143, "reason": "Error"}}});
+        let mut late = pod(
+            &json!({"phase": "Failed", "reason": "DeadlineExceeded", "message": "Pod was active too long", "containerStatuses": [container]}),
+        );
+        late.spec = serde_json::from_value(json!({"containers": [], "activeDeadlineSeconds": 20})).unwrap();
+        let wanted =
+            "DeadlineExceeded: it ran longer than 20 s; allow it more with set_timeout() on the task";
+        assert_eq!(verdict(&late), Verdict::Killed(wanted.to_owned()));
+        let evicted = pod(
+            &json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}),
+        );
+        let wanted = "Evicted: The node was low on resource: memory.";
+        assert_eq!(verdict(&evicted), Verdict::Killed(wanted.to_owned()));
+        let mut deleted = pod(&json!({"phase": "Failed", "containerStatuses": [container]}));
+        deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        assert_eq!(verdict(&deleted), Verdict::Killed(DELETED.to_owned()));
     }
 }

@@ -44,8 +44,9 @@ pub(crate) async fn services<'a>(
         .list(SERVICES, None, None)
         .1
         .iter()
-        .filter(|o| o.value()["metadata"]["uid"] != obj["metadata"]["uid"])
-        .map(|o| o.value()["spec"].clone())
+        .map(|other| other.to_value())
+        .filter(|other| other["metadata"]["uid"] != obj["metadata"]["uid"])
+        .map(|mut other| other["spec"].take())
         .collect();
     let invalid = |e: FieldError| Err(ApiError::invalid("", "Service", &name, &[e]));
     let spec = &mut obj["spec"];

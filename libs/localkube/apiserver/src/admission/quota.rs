@@ -228,11 +228,13 @@ pub(crate) async fn reserve<'a>(
         }
         let mut used = Usage::new();
         for other in store.list(&res.storage, Some(ctx.ns()), None).1 {
-            if in_scope(quota, res, other.value()) {
-                for (k, v) in usage_of(&res.group, &res.plural, other.value()) {
-                    add(&mut used, &k, v);
+            other.look(|other| {
+                if in_scope(quota, res, other) {
+                    for (k, v) in usage_of(&res.group, &res.plural, other) {
+                        add(&mut used, &k, v);
+                    }
                 }
-            }
+            });
         }
         let limits: Usage = hard
             .iter()

@@ -185,7 +185,7 @@ impl KindRules for Pod {
         let all = list(spec, "containers").len() + sidecars;
         // While it initialises a Pod shows the restarts of its init containers, then those of containers and sidecars.
         let word = state(obj);
-        let initializing = word.starts_with("Init:");
+        let initializing = !is_initialized(obj);
         let counted: Vec<&Value> = list(status, "initContainerStatuses")
             .iter()
             .filter(|one| initializing || is_sidecar(one))
@@ -256,6 +256,23 @@ fn only_added(new: &[Value], old: &[Value]) -> bool {
         .all(|one| new.iter().any(|other| without_time(one) == without_time(other)))
 }
 
+fn is_sidecar_of(init: &[Value], status: &Value) -> bool {
+    init.iter()
+        .any(|own| own["name"] == status["name"] && text(own, "restartPolicy") == "Always")
+}
+
+/// Whether all init containers are through; sidecars, which outlive the containers, may have ended since.
+fn is_initialized(obj: &Value) -> bool {
+    let status = &obj["status"];
+    let init = list(&obj["spec"], "initContainers");
+    let told = list(status, "conditions")
+        .iter()
+        .any(|one| text(one, "type") == "Initialized" && text(one, "status") == "True");
+    told || list(status, "initContainerStatuses").iter().all(|one| {
+        one["state"]["terminated"]["exitCode"] == 0 || (is_sidecar_of(init, one) && one["started"] == true)
+    })
+}
+
 /// The word that `kubectl get pods` shows.
 fn state(obj: &Value) -> String {
     let status = &obj["status"];
@@ -270,13 +287,9 @@ fn state(obj: &Value) -> String {
         reason = "SchedulingGated".to_owned();
     }
     let init = list(&obj["spec"], "initContainers");
-    let mut initializing = false;
     for (at, one) in list(status, "initContainerStatuses").iter().enumerate() {
-        let sidecar = init
-            .iter()
-            .any(|own| own["name"] == one["name"] && text(own, "restartPolicy") == "Always");
         let state = &one["state"];
-        if state["terminated"]["exitCode"] == 0 || (sidecar && one["started"] == true) {
+        if state["terminated"]["exitCode"] == 0 || (is_sidecar_of(init, one) && one["started"] == true) {
             continue;
         }
         reason = if state["terminated"].is_object() {
@@ -294,10 +307,9 @@ fn state(obj: &Value) -> String {
                 format!("Init:{own}")
             }
         };
-        initializing = true;
         break;
     }
-    if !initializing {
+    if is_initialized(obj) {
         let mut running = false;
         for one in list(status, "containerStatuses").iter().rev() {
             let state = &one["state"];
@@ -343,6 +355,13 @@ mod tests {
         assert_eq!(state(&json!({"status": {"phase": "Pending"}})), "Pending");
         let crash = json!({"status": {"phase": "Running", "containerStatuses": [{"state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}});
         assert_eq!(state(&crash), "CrashLoopBackOff");
+        let mut ended = json!({"spec": {"initContainers": [{"name": "s", "restartPolicy": "Always"}]}, "status": {"phase": "Succeeded",
+            "conditions": [{"type": "Initialized", "status": "True"}],
+            "initContainerStatuses": [{"name": "s", "started": false, "state": {"terminated": {"exitCode": 143, "reason": "Error"}}}],
+            "containerStatuses": [{"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}});
+        assert_eq!(state(&ended), "Completed");
+        ended["status"]["conditions"] = json!([]);
+        assert_eq!(state(&ended), "Init:Error");
         assert_eq!(
             state(&json!({"metadata": {"deletionTimestamp": "x"}, "status": {"phase": "Running"}})),
             "Terminating"

@@ -24,7 +24,7 @@ pub(crate) fn key(res: &Resource, namespace: &str, name: &str) -> Key {
 
 /// A stored object in the requested version.
 pub(crate) fn present(res: &Resource, obj: &Obj) -> Value {
-    let mut value = obj.value().clone();
+    let mut value = obj.to_value();
     convert(res, &mut value);
     value
 }
@@ -34,10 +34,10 @@ pub(crate) fn is_stored_form(res: &Resource, obj: &Obj) -> bool {
     if res.custom().is_none() {
         return res.group != "events.k8s.io";
     }
-    obj.value()["apiVersion"]
-        .as_str()
-        .and_then(|v| v.split_once('/'))
-        .is_some_and(|(_, v)| v == res.version)
+    obj.look(|value| {
+        let version = value["apiVersion"].as_str().and_then(|v| v.split_once('/'));
+        version.is_some_and(|(_, v)| v == res.version)
+    })
 }
 
 /// The stored JSON with the kind, which built-in objects are stored (and listed) without.

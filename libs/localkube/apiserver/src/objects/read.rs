@@ -154,11 +154,10 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     let whole = filter.is_empty();
     for obj in objects {
         let keep = whole || {
-            let value = obj.value();
             if ctx.res.group == "events.k8s.io" {
                 filter.matches(ctx, &present(&ctx.res, &obj))
             } else {
-                filter.matches(ctx, value)
+                obj.look(|value| filter.matches(ctx, value))
             }
         };
         if !keep {

@@ -440,7 +440,7 @@ async fn write_once(
             return Ok(Done::Unwritten(new.clone()));
         }
         // Watchers see the last stored state, with what held it.
-        let last = current.value().clone();
+        let last = current.to_value();
         let done = inner
             .store
             .remove(place, current.rv, last)

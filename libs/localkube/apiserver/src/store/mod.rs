@@ -17,7 +17,7 @@ mod tests;
 mod window;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -150,6 +150,7 @@ impl Store {
             objects,
             pending: HashMap::new(),
             window,
+            warm: VecDeque::new(),
             next_rv: loaded.rv + 1,
             durable_rv: loaded.rv,
             failures: 0,

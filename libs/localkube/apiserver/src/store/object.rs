@@ -14,6 +14,8 @@ pub struct Key {
 }
 
 /// A stored object in one version; the value and its JSON are each made when first needed.
+///
+/// A parsed value takes ten times as much memory as its JSON, so the store soon lets go of it again ([`Obj::cold`]).
 #[derive(Debug)]
 pub struct Obj {
     pub rv: u64,
@@ -37,18 +39,38 @@ impl Obj {
         }
     }
     pub fn value(&self) -> &Value {
-        self.value.get_or_init(|| {
-            self.bytes
-                .get()
-                .and_then(|b| serde_json::from_slice(b).ok())
-                .unwrap_or(Value::Null)
-        })
+        self.value.get_or_init(|| self.parse())
+    }
+    /// A copy of the value, which is not kept here.
+    pub fn to_value(&self) -> Value {
+        self.value.get().cloned().unwrap_or_else(|| self.parse())
+    }
+    fn parse(&self) -> Value {
+        self.bytes
+            .get()
+            .and_then(|b| serde_json::from_slice(b).ok())
+            .unwrap_or(Value::Null)
+    }
+    /// Shows the value to `look` without keeping it: for whoever goes through many objects.
+    pub fn look<T>(&self, look: impl FnOnce(&Value) -> T) -> T {
+        match self.value.get() {
+            Some(value) => look(value),
+            None => look(&self.parse()),
+        }
+    }
+    /// The same object without a parsed value; `None` when it has none.
+    pub(super) fn cold(&self) -> Option<Self> {
+        self.value
+            .get()
+            .map(|_| Self::from_bytes(self.rv, self.bytes().clone()))
     }
     /// JSON of the object as stored.
     pub fn bytes(&self) -> &Bytes {
         self.bytes.get_or_init(|| {
             let value = self.value.get().unwrap_or(&Value::Null);
-            Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+            let text = serde_json::to_vec(value).unwrap_or_default();
+            // kept for long: without the room that it grew by
+            Bytes::from(text.into_boxed_slice())
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What the store knows: what is durable, what is on its way to the disk, and who watches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -11,6 +11,9 @@ use super::{Latest, Mark, WriteError};
 
 /// Changes that one watcher may be behind before it reads them from the window.
 const CHANNEL: usize = 256;
+
+/// Changes whose objects keep their parsed values, since what has just changed is often read and written next.
+const WARM: usize = 128;
 
 pub(super) type Objects = BTreeMap<(String, String), Arc<Obj>>;
 
@@ -25,6 +28,8 @@ pub(super) struct State {
     /// The newest write of each key that is on its way to the disk.
     pub pending: HashMap<Key, Pending>,
     pub window: Window,
+    /// The latest changes, the oldest first.
+    pub warm: VecDeque<(Key, u64)>,
     pub next_rv: u64,
     pub durable_rv: u64,
     /// How often writes failed. What was pending then is void, and so is what builds on it.
@@ -90,9 +95,30 @@ impl State {
         }
         self.durable_rv = change.rv;
         self.window.push(change);
+        self.warm.push_back((key.clone(), change.rv));
+        if self.warm.len() > WARM {
+            self.cool();
+        }
         if let Some(channel) = self.channels.get(&key.resource) {
             // nobody watches just now
             let _none = channel.send(change.clone());
+        }
+    }
+
+    /// Lets go of the parsed value of the object that changed the longest ago, unless it changed again.
+    fn cool(&mut self) {
+        let Some((key, rv)) = self.warm.pop_front() else {
+            return;
+        };
+        let place = (key.namespace, key.name);
+        if let Some(obj) = self
+            .objects
+            .get_mut(&key.resource)
+            .and_then(|all| all.get_mut(&place))
+            && obj.rv == rv
+            && let Some(cold) = obj.cold()
+        {
+            *obj = Arc::new(cold);
         }
     }
 

@@ -261,7 +261,9 @@ async fn follow(agent: &Arc<Agent>) {
     }
 }
 
-fn present(agent: &Arc<Agent>, pod: Pod) {
+fn present(agent: &Arc<Agent>, mut pod: Pod) {
+    // nothing here reads them, and they are a third of a Pod
+    pod.metadata.managed_fields = None;
     let pod = Arc::new(pod);
     if let Some(handle) = agent.pods.present(&pod) {
         tracing::debug!(uid = handle.uid, "new Pod");

@@ -184,6 +184,7 @@ where
     let changed = changed.clone();
     let stream = watcher(Api::all(client.clone()), which)
         .default_backoff()
+        .modify(|object: &mut K| object.meta_mut().managed_fields = None)
         .reflect(writer);
     let drive = async move {
         let mut stream = std::pin::pin!(stream);

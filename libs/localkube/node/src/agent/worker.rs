@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -117,7 +117,10 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
                 }
                 let now = seen.borrow_and_update().clone();
                 match now {
-                    Seen::Present(pod) => actor.pod = pod,
+                    Seen::Present(pod) => {
+                        actor.pod = pod;
+                        actor.settle();
+                    }
                     Seen::Gone => {
                         actor.remove().await;
                         break;
@@ -407,6 +410,26 @@ impl Actor {
         self.settled = true;
     }
 
+    /// Once the API tells how the Pod ended, nothing about it is kept here: ended Pods stay there for long, and there are many.
+    fn settle(&mut self) {
+        let over = matches!(phase(&self.pod), "Succeeded" | "Failed");
+        let finished = self.state.as_ref().is_some_and(|state| state.finished.is_some());
+        let told = |ours: &PodStatus| {
+            self.pod
+                .status
+                .as_ref()
+                .is_some_and(|theirs| theirs.phase == ours.phase && ends(theirs).eq(ends(ours)))
+        };
+        if over && finished && self.status.as_ref().is_some_and(told) {
+            self.settled = true;
+            self.state = None;
+            self.status = None;
+            self.reader = None;
+            self.orders = None;
+            self.wanted.send_modify(|wanted| wanted.status = None);
+        }
+    }
+
     fn publish(&mut self) {
         let deleting = self.pod.metadata.deletion_timestamp.is_some();
         if self.settled {
@@ -437,7 +460,7 @@ impl Actor {
         let delete = deleting && ended;
         let changed = self.status.as_ref() != Some(&status);
         if changed || delete {
-            let patch = patch(&status);
+            let patch = patch(&status).map(Arc::new);
             self.status = Some(status);
             self.wanted.send_if_modified(|wanted| {
                 let fresh = Wanted {
@@ -459,6 +482,13 @@ impl Actor {
         remove_folder(&folder, &self.uid).await;
         self.agent.pods.remove(&self.uid);
     }
+}
+
+/// How the containers ended, as far as a status tells.
+fn ends(status: &PodStatus) -> impl Iterator<Item = (&str, Option<&ContainerState>, i32)> {
+    let init = status.init_container_statuses.iter().flatten();
+    let all = init.chain(status.container_statuses.iter().flatten());
+    all.map(|one| (one.name.as_str(), one.state.as_ref(), one.restart_count))
 }
 
 /// The last status of ours stands in for the one that the API has not echoed yet; conditions of others are kept.

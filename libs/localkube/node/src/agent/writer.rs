@@ -1,5 +1,6 @@
 //! Writes a Pod's status, always the latest, and deletes the Pod when its end is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -14,7 +15,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// What the API should hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
-    pub status: Option<Value>,
+    pub status: Option<Arc<Value>>,
     /// the Pod has ended and its deletion was asked for
     pub delete: bool,
 }

@@ -2,15 +2,17 @@
 //! closes a channel).
 
 use std::future::Future;
+use std::pin::pin;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
+use futures::future::{Either, select};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::streams::{OUTBOX, Outbound, Stream};
+use super::streams::{GOODBYE, OUTBOX, Outbound, Stream};
 
 pub const V5: &str = "v5.channel.k8s.io";
 pub const V4: &str = "v4.channel.k8s.io";
@@ -34,9 +36,10 @@ pub fn open(socket: WebSocket, count: u8) -> (Vec<Stream>, impl Future<Output = 
     let (output, input) = socket.split();
     let carrier = async move {
         let _gone = gone.drop_guard();
-        tokio::select! {
-            () = send(output, queued) => {}
-            () = receive(input, inboxes) => {}
+        let receiving = pin!(receive(input, inboxes));
+        if let Either::Left(((), receiving)) = select(pin!(send(output, queued)), receiving).await {
+            // The client answers our close; until then it may send.
+            drop(tokio::time::timeout(GOODBYE, receiving).await);
         }
     };
     (streams, carrier)

@@ -2,6 +2,7 @@
 //! ([`channels`](super::channels) over a WebSocket, [`spdy`](super::spdy)). Every queue is bounded.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -11,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 pub const OUTBOX: usize = 16;
 /// Chunks of one stream that wait for whoever takes them.
 const INBOX: usize = 16;
+/// A client that was told goodbye has so long to read what is left and to leave. Whoever closes first may lose what the other side has
+/// not looked at yet: a connection that is closed with something unread is reset, and moby/spdystream forgets what waits in its queues.
+pub const GOODBYE: Duration = Duration::from_secs(10);
 /// The most bytes of a chunk of our own.
 pub const CHUNK: usize = 32 << 10;
 

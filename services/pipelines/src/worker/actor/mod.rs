@@ -30,7 +30,7 @@ struct Live {
     /// Since when its Pod has trouble.
     troubled: Option<Timestamp>,
     /// Its Pod was killed for memory: what to tell instead of the launcher's own words.
-    out_of_memory: Option<String>,
+    killed: Option<String>,
 }
 
 impl Live {
@@ -39,7 +39,7 @@ impl Live {
             row,
             cache_key,
             troubled: None,
-            out_of_memory: None,
+            killed: None,
         }
     }
 }
@@ -143,6 +143,7 @@ impl Actor {
             // Unless somebody has something to say still, such as: try again.
             if plan.state.is_final() && self.live.is_empty() && self.shared.retire(&self.run.id, &self.inbox)
             {
+                self.shared.figures.run_ended(plan.state.name());
                 return Ok(());
             }
             self.wait(&plan).await?;

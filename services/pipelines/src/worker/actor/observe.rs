@@ -113,13 +113,12 @@ impl Actor {
             }
             Message::Pod(pod) => self.saw(&pod).await,
             Message::Gone(pod) => {
-                if let Some((path, number)) = attempt_of(&pod).filter(|key| self.live.contains_key(key)) {
-                    let why = if self.spec.terminate {
-                        "ended on request"
-                    } else {
-                        "its Pod vanished without an outcome"
-                    };
-                    self.settle(&path, number, PodIs::Over(why)).await;
+                let Some((path, number)) = attempt_of(&pod) else {
+                    return;
+                };
+                if let Some(live) = self.live.get_mut(&(path.clone(), number)) {
+                    live.killed.get_or_insert_with(|| pod::DELETED.to_owned());
+                    self.settle(&path, number, PodIs::Over(pod::DELETED)).await;
                 }
             }
             Message::Resync => {
@@ -153,8 +152,8 @@ impl Actor {
             Verdict::Alive => self.trouble(&path, number, None),
             Verdict::Troubled(why) => self.trouble(&path, number, Some(why)),
             Verdict::Over(why) => self.settle(&path, number, PodIs::Over(&why)).await,
-            Verdict::OutOfMemory(why) => {
-                live.out_of_memory = Some(why.clone());
+            Verdict::Killed(why) => {
+                live.killed = Some(why.clone());
                 self.settle(&path, number, PodIs::Over(&why)).await;
             }
         }

@@ -32,11 +32,11 @@ impl Actor {
                 return;
             }
         };
-        let out_of_memory = live.out_of_memory.clone();
+        let killed = live.killed.clone();
         let state = match (bytes, pod) {
-            // Only the Pod knows whether that was for memory; it is over in a moment.
+            // Only the Pod knows why; it is over in a moment.
             (Some(bytes), PodIs::Alive) if was_killed(&bytes) => return,
-            (Some(bytes), _) => match (self.judge(path, number, &bytes), out_of_memory) {
+            (Some(bytes), _) => match (self.judge(path, number, &bytes), killed) {
                 (AttemptState::Failed(_), Some(why)) => AttemptState::Failed(why),
                 (state, _) => state,
             },
@@ -73,6 +73,8 @@ impl Actor {
         self.uncreated
             .retain(|plan| plan.step.task != path || plan.step.attempt != number);
         let now = self.shared.clock.now();
+        let took = now.duration_since(live.row.created_at);
+        self.shared.figures.attempt_ended(&state, took);
         let mut row = AttemptRow {
             ended_at: Some(now),
             ..live.row
@@ -143,8 +145,9 @@ fn outputs(outcome: Outcome) -> Outputs {
     }
 }
 
-/// Whether an outcome tells of a command that was ended by SIGKILL.
+/// Whether an outcome tells of a command that was ended by SIGKILL or SIGTERM.
 fn was_killed(outcome: &[u8]) -> bool {
-    serde_json::from_slice::<Outcome>(outcome)
-        .is_ok_and(|outcome| outcome.state == OutcomeState::Failed && outcome.exit_code == Some(137))
+    serde_json::from_slice::<Outcome>(outcome).is_ok_and(|outcome| {
+        outcome.state == OutcomeState::Failed && matches!(outcome.exit_code, Some(137 | 143))
+    })
 }

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::frames::{BadFrame, Codec, Frame, INITIAL_WINDOW_SIZE, Setting, status};
 use super::headers::Headers;
-use crate::kubelet::streams::{OUTBOX, Outbound, Stream};
+use crate::kubelet::streams::{GOODBYE, OUTBOX, Outbound, Stream};
 
 /// Streams that are open at once; a forwarded connection takes two.
 const MOST_STREAMS: usize = 1024;
@@ -26,9 +26,6 @@ const WAITING: usize = 16;
 const ANSWERS: usize = 64;
 /// Bytes that are read or written at once.
 const BUFFER: usize = 64 << 10;
-/// A client that was told goodbye has so long to read what is left and to leave. Whoever closes first may lose what the other side has
-/// not looked at yet: moby/spdystream forgets what waits in its queues.
-const GOODBYE: Duration = Duration::from_secs(10);
 
 /// A stream that the client has opened. Dropped, it is refused.
 pub struct Opened {
