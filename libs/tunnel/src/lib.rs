@@ -26,7 +26,9 @@ pub async fn join(near: impl AsyncRead + AsyncWrite, far: impl AsyncRead + Async
     }
 }
 
-async fn carry<R: AsyncRead + Unpin>(mut from: R, mut to: impl AsyncWrite + Unpin) -> (R, io::Result<()>) {
+type Carried<R> = (R, io::Result<()>);
+
+async fn carry<R: AsyncRead + Unpin>(mut from: R, mut to: impl AsyncWrite + Unpin) -> Carried<R> {
     let copied = copy(&mut from, &mut to).await;
     let ended = match to.shutdown().await {
         Ok(()) => copied.map(drop),
@@ -36,17 +38,23 @@ async fn carry<R: AsyncRead + Unpin>(mut from: R, mut to: impl AsyncWrite + Unpi
 }
 
 /// Goes on with the other direction; how it ends is no news to either side.
-async fn finish(mut from: impl AsyncRead + Unpin, ended: io::Result<()>, other: impl Future) {
-    if ended.is_ok() {
-        drop(other.await);
-        return;
+///
+/// A connection that is closed before all of it is read is reset, and with it goes what is on its way to its other end. So what comes from a
+/// side whose data nobody takes any more is read all the same.
+async fn finish<R: AsyncRead + Unpin>(
+    from: impl AsyncRead + Unpin,
+    ended: io::Result<()>,
+    other: impl Future<Output = Carried<R>>,
+) {
+    if ended.is_err() {
+        drop(tokio::time::timeout(FAREWELL, async { tokio::join!(other, drain(from)) }).await);
+    } else if let (from, Err(_)) = other.await {
+        drop(tokio::time::timeout(FAREWELL, drain(from)).await);
     }
-    // a connection that is closed before all of it is read is reset, and with it goes what is on its way to the other end
-    let mut nobody = sink();
-    let rest = tokio::time::timeout(FAREWELL, async {
-        tokio::join!(other, copy(&mut from, &mut nobody))
-    });
-    drop(rest.await);
+}
+
+async fn drain(mut from: impl AsyncRead + Unpin) {
+    drop(copy(&mut from, &mut sink()).await);
 }
 
 #[cfg(test)]

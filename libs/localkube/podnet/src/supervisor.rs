@@ -146,7 +146,9 @@ impl Supervisor {
     fn tell(&self, call: &seccomp_notif, socket: &OwnedFd, asked: SocketAddr, answer: Answer) {
         // noted before it is sent: the caller's next call may find another thread
         let this = Call::new(call, asked);
-        self.undelivered.delivered(socket.as_fd(), this, answer);
+        if is_stream(socket.as_fd()) {
+            self.undelivered.delivered(socket.as_fd(), this, answer);
+        }
         if !self.respond(call, answer) {
             self.undelivered.lost(socket.as_fd(), this, answer);
         }

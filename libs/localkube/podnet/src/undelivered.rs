@@ -21,6 +21,9 @@ use crate::sys::{self, Answer};
 /// A call is made again as soon as the signal's handler has run; after an error, later ones are new.
 const SOON: Duration = Duration::from_secs(2);
 
+/// A call that succeeded may be interrupted again and again, and each time it is made is new.
+const LONG: Duration = Duration::from_secs(10);
+
 /// When so many are remembered, the older half is dropped; calls that are under way are as many as threads at most.
 const MOST: usize = 1024;
 
@@ -92,7 +95,7 @@ impl Outcome {
             self.state,
             State::Lost(Answer::Success) | State::Delivered(Answer::Success)
         );
-        done || self.at.elapsed() < SOON
+        self.at.elapsed() < if done { LONG } else { SOON }
     }
 }
 
@@ -115,7 +118,7 @@ impl Undelivered {
         self.insert(socket, call, State::Lost(answer));
     }
 
-    /// The kernel took the outcome.
+    /// The kernel took the outcome. To be told of streams only: others may be connected again, and to another endpoint.
     pub fn delivered(&self, socket: BorrowedFd<'_>, call: Call, answer: Answer) {
         if matches!(answer, Answer::Success | Answer::Error(libc::EINPROGRESS)) {
             self.insert(socket, call, State::Delivered(answer));

@@ -19,14 +19,55 @@ pub(super) struct Pods {
 
 #[derive(Default)]
 struct Known {
-    by_address: HashMap<IpAddr, Resident>,
+    now: Book,
     /// What the list that is being read has so far.
-    listing: Option<HashMap<IpAddr, Resident>>,
+    listing: Option<Book>,
 }
 
-struct Resident {
-    uid: String,
-    account: Principal,
+/// Pods by uid, and the uids at each address, the latest last: an address passes on to the next Pod as soon as one has ended, whose last
+/// events may come after that, and Pods of the host's network share one.
+#[derive(Default)]
+struct Book {
+    pods: HashMap<String, (IpAddr, Principal)>,
+    at: HashMap<IpAddr, Vec<String>>,
+}
+
+impl Book {
+    fn apply(&mut self, pod: &Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else {
+            return;
+        };
+        let resident = resident(pod);
+        let same = |(address, _): &(IpAddr, Principal)| {
+            self.pods.get(&uid).is_some_and(|(known, _)| known == address)
+        };
+        match resident {
+            Some(resident) if same(&resident) => drop(self.pods.insert(uid, resident)),
+            Some(resident) => {
+                self.remove(&uid);
+                self.at.entry(resident.0).or_default().push(uid.clone());
+                self.pods.insert(uid, resident);
+            }
+            None => self.remove(&uid),
+        }
+    }
+
+    fn remove(&mut self, uid: &str) {
+        let Some((address, _)) = self.pods.remove(uid) else {
+            return;
+        };
+        if let Some(there) = self.at.get_mut(&address) {
+            there.retain(|other| other != uid);
+            if there.is_empty() {
+                self.at.remove(&address);
+            }
+        }
+    }
+
+    fn account(&self, address: IpAddr) -> Option<&Principal> {
+        let latest = self.at.get(&address)?.last()?;
+        self.pods.get(latest).map(|(_, account)| account)
+    }
 }
 
 impl Default for Pods {
@@ -43,20 +84,20 @@ impl Pods {
     pub fn observe(&self, event: &Event<Pod>) {
         let mut known = self.known.write();
         match event {
-            Event::Init => known.listing = Some(HashMap::new()),
+            Event::Init => known.listing = Some(Book::default()),
             Event::InitApply(pod) => {
                 if let Some(listing) = &mut known.listing {
-                    apply(listing, pod);
+                    listing.apply(pod);
                 }
             }
             Event::InitDone => {
                 if let Some(listing) = known.listing.take() {
-                    known.by_address = listing;
+                    known.now = listing;
                 }
                 self.listed.send_replace(true);
             }
-            Event::Apply(pod) => apply(&mut known.by_address, pod),
-            Event::Delete(pod) => leave(&mut known.by_address, pod),
+            Event::Apply(pod) => known.now.apply(pod),
+            Event::Delete(pod) => known.now.remove(pod.metadata.uid.as_deref().unwrap_or_default()),
         }
     }
 
@@ -69,45 +110,23 @@ impl Pods {
 
     /// The account of the Pod at an address.
     pub fn at(&self, address: IpAddr) -> Option<Principal> {
-        let known = self.known.read();
-        known.by_address.get(&address).map(|pod| pod.account.clone())
+        self.known.read().now.account(address).cloned()
     }
 }
 
-fn apply(by_address: &mut HashMap<IpAddr, Resident>, pod: &Pod) {
-    match resident(pod) {
-        Some((address, resident)) => drop(by_address.insert(address, resident)),
-        None => leave(by_address, pod),
-    }
-}
-
-/// An address passes on to the next Pod as soon as one has ended, whose last events may come after that.
-fn leave(by_address: &mut HashMap<IpAddr, Resident>, pod: &Pod) {
-    if let Some(address) = address(pod)
-        && by_address
-            .get(&address)
-            .is_some_and(|there| Some(there.uid.as_str()) == pod.metadata.uid.as_deref())
-    {
-        by_address.remove(&address);
-    }
-}
-
-fn address(pod: &Pod) -> Option<IpAddr> {
-    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
-}
-
-fn resident(pod: &Pod) -> Option<(IpAddr, Resident)> {
-    let phase = pod.status.as_ref()?.phase.as_deref();
-    if matches!(phase, Some("Succeeded" | "Failed")) {
+/// Address and account of a Pod that has one and has not ended.
+fn resident(pod: &Pod) -> Option<(IpAddr, Principal)> {
+    let status = pod.status.as_ref()?;
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
     }
     let spec = pod.spec.as_ref();
     let account = spec.and_then(|spec| spec.service_account_name.as_deref());
-    let resident = Resident {
-        uid: pod.metadata.uid.clone()?,
-        account: Principal::service_account(pod.metadata.namespace.as_deref()?, account.unwrap_or("default")),
-    };
-    Some((address(pod)?, resident))
+    let namespace = pod.metadata.namespace.as_deref()?;
+    Some((
+        status.pod_ip.as_ref()?.parse().ok()?,
+        Principal::service_account(namespace, account.unwrap_or("default")),
+    ))
 }
 
 #[cfg(test)]
@@ -146,6 +165,35 @@ mod tests {
         );
         pods.observe(&Event::Apply(pod("b", "Failed", "127.1.0.1")));
         assert_eq!(at(&pods, "127.1.0.1"), None);
+    }
+
+    #[test]
+    fn a_pod_that_moves_or_has_no_address_any_more_leaves_the_old_one() {
+        let pods = Pods::default();
+        pods.observe(&Event::Apply(pod("a", "Running", "127.1.0.1")));
+        pods.observe(&Event::Apply(pod("a", "Running", "127.1.0.2")));
+        assert_eq!(at(&pods, "127.1.0.1"), None);
+        let mut gone = pod("a", "Failed", "x");
+        gone.status.as_mut().unwrap().pod_ip = None;
+        pods.observe(&Event::Apply(gone));
+        assert_eq!(at(&pods, "127.1.0.2"), None);
+    }
+
+    #[test]
+    fn late_news_of_an_old_pod_do_not_take_the_address_of_the_new_one() {
+        let pods = Pods::default();
+        for uid in ["a", "b", "a"] {
+            pods.observe(&Event::Apply(pod(uid, "Running", "127.1.0.1")));
+        }
+        assert_eq!(
+            at(&pods, "127.1.0.1"),
+            Some(Principal::service_account("ns", "b"))
+        );
+        pods.observe(&Event::Delete(pod("b", "Running", "127.1.0.1")));
+        assert_eq!(
+            at(&pods, "127.1.0.1"),
+            Some(Principal::service_account("ns", "a"))
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -117,10 +117,7 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
                 }
                 let now = seen.borrow_and_update().clone();
                 match now {
-                    Seen::Present(pod) => {
-                        actor.pod = pod;
-                        actor.settle();
-                    }
+                    Seen::Present(pod) => actor.pod = pod,
                     Seen::Gone => {
                         actor.remove().await;
                         break;
@@ -137,6 +134,7 @@ pub async fn run(agent: Arc<Agent>, entry: Arc<Entry>) {
             actor.held_back = false;
             quiet_until = now;
             actor.publish();
+            actor.settle();
         }
     }
 }
@@ -183,8 +181,7 @@ impl Actor {
                 None
             }
         };
-        let over = matches!(phase(&self.pod), "Succeeded" | "Failed");
-        if over && known.is_none() {
+        if self.is_over() && known.is_none() {
             self.settled = true;
         } else if let Some(known) = known {
             self.adopt(known).await;
@@ -197,6 +194,7 @@ impl Actor {
         }
         self.obey_deletion().await;
         self.publish();
+        self.settle();
     }
 
     async fn adopt(&mut self, known: shim::Recovered) {
@@ -346,6 +344,9 @@ impl Actor {
     }
 
     async fn learn(&mut self, state: PodState) {
+        if self.settled && self.is_over() {
+            return;
+        }
         for event in state
             .events
             .iter()
@@ -410,17 +411,27 @@ impl Actor {
         self.settled = true;
     }
 
+    /// Whether the API says that the Pod has ended.
+    fn is_over(&self) -> bool {
+        matches!(phase(&self.pod), "Succeeded" | "Failed")
+    }
+
     /// Once the API tells how the Pod ended, nothing about it is kept here: ended Pods stay there for long, and there are many.
     fn settle(&mut self) {
-        let over = matches!(phase(&self.pod), "Succeeded" | "Failed");
         let finished = self.state.as_ref().is_some_and(|state| state.finished.is_some());
         let told = |ours: &PodStatus| {
-            self.pod
-                .status
-                .as_ref()
-                .is_some_and(|theirs| theirs.phase == ours.phase && ends(theirs).eq(ends(ours)))
+            self.pod.status.as_ref().is_some_and(|theirs| {
+                let whole = |status: &PodStatus| {
+                    (
+                        status.phase.clone(),
+                        status.reason.clone(),
+                        status.message.clone(),
+                    )
+                };
+                whole(theirs) == whole(ours) && ends(theirs).eq(ends(ours))
+            })
         };
-        if over && finished && self.status.as_ref().is_some_and(told) {
+        if self.is_over() && finished && self.status.as_ref().is_some_and(told) {
             self.settled = true;
             self.state = None;
             self.status = None;
@@ -484,11 +495,22 @@ impl Actor {
     }
 }
 
-/// How the containers ended, as far as a status tells.
-fn ends(status: &PodStatus) -> impl Iterator<Item = (&str, Option<&ContainerState>, i32)> {
+/// How the containers ended. Times are left out: the API keeps whole seconds.
+fn ends(status: &PodStatus) -> impl Iterator<Item = impl PartialEq> {
     let init = status.init_container_statuses.iter().flatten();
     let all = init.chain(status.container_statuses.iter().flatten());
-    all.map(|one| (one.name.as_str(), one.state.as_ref(), one.restart_count))
+    all.map(|one| {
+        let ended = one.state.as_ref().and_then(|state| state.terminated.as_ref());
+        let how = ended.map(|ended| {
+            (
+                ended.exit_code,
+                &ended.reason,
+                &ended.message,
+                &ended.container_id,
+            )
+        });
+        (&one.name, one.restart_count, how)
+    })
 }
 
 /// The last status of ours stands in for the one that the API has not echoed yet; conditions of others are kept.

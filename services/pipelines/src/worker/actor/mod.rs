@@ -29,8 +29,10 @@ struct Live {
     cache_key: Option<String>,
     /// Since when its Pod has trouble.
     troubled: Option<Timestamp>,
-    /// Its Pod was killed for memory: what to tell instead of the launcher's own words.
+    /// Its Pod was ended from outside: what to tell instead of the launcher's own words.
     killed: Option<String>,
+    /// Since when its outcome tells of a signal, and its Pod not why.
+    unexplained: Option<Timestamp>,
 }
 
 impl Live {
@@ -40,6 +42,7 @@ impl Live {
             cache_key,
             troubled: None,
             killed: None,
+            unexplained: None,
         }
     }
 }

@@ -149,6 +149,7 @@ impl Actor {
             Some(_) => {}
         }
         match pod::verdict(pod) {
+            Verdict::Alive if live.unexplained.is_some() => self.settle(&path, number, PodIs::Alive).await,
             Verdict::Alive => self.trouble(&path, number, None),
             Verdict::Troubled(why) => self.trouble(&path, number, Some(why)),
             Verdict::Over(why) => self.settle(&path, number, PodIs::Over(&why)).await,

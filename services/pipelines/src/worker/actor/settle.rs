@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ferroflow_api::step::{Outcome, OutcomeState};
 use ferroflow_kernel::Code;
+use jiff::SignedDuration;
 
 use super::{Actor, PodIs};
 use crate::domain::run::{Artifact, AttemptState, Outputs};
@@ -12,6 +13,9 @@ use crate::store::AttemptRow;
 
 /// Outcomes are small; the outputs that are large are artifacts.
 const MAX_OUTCOME: usize = 32 * 1024 * 1024;
+
+/// A Pod whose command was ended by a signal has so long to tell why.
+const EXPLAINED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 impl Actor {
     /// Takes the outcome of an attempt if there is one.
@@ -34,8 +38,11 @@ impl Actor {
         };
         let killed = live.killed.clone();
         let state = match (bytes, pod) {
-            // Only the Pod knows why; it is over in a moment.
-            (Some(bytes), PodIs::Alive) if was_killed(&bytes) => return,
+            // Only the Pod knows why; it is over in a moment, unless something else in it goes on.
+            (Some(bytes), PodIs::Alive) if was_killed(&bytes) && self.explanation_may_come(path, number) => {
+                self.again(path, number);
+                return;
+            }
             (Some(bytes), _) => match (self.judge(path, number, &bytes), killed) {
                 (AttemptState::Failed(_), Some(why)) => AttemptState::Failed(why),
                 (state, _) => state,
@@ -45,6 +52,14 @@ impl Actor {
             (None, PodIs::Alive | PodIs::Absent) => return,
         };
         self.fail(path, number, state);
+    }
+
+    /// Whether the Pod of an attempt that a signal ended may still tell who sent it.
+    fn explanation_may_come(&mut self, path: &str, number: u32) -> bool {
+        let now = self.shared.clock.now();
+        self.live
+            .get_mut(&(path.to_owned(), number))
+            .is_some_and(|live| now.duration_since(*live.unexplained.get_or_insert(now)) < EXPLAINED_WITHIN)
     }
 
     pub(super) fn judge(&self, path: &str, number: u32, bytes: &[u8]) -> AttemptState {
