@@ -84,6 +84,17 @@ pub enum AttemptState {
     Stopped,
 }
 
+impl AttemptState {
+    /// Its name once it has ended; one without an outcome was stopped.
+    pub fn ended_as(&self) -> &'static str {
+        match self {
+            Self::Succeeded(_) => "SUCCEEDED",
+            Self::Failed(_) => "FAILED",
+            Self::Stopped | Self::Started => "STOPPED",
+        }
+    }
+}
+
 /// What a task gives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outputs {

@@ -168,17 +168,14 @@ impl KindRules for Pod {
             .iter()
             .filter(|one| one["ready"] == true && one["state"]["running"].is_object())
             .count();
-        let is_sidecar = |one: &Value| {
-            list(spec, "initContainers")
-                .iter()
-                .any(|own| own["name"] == one["name"] && text(own, "restartPolicy") == "Always")
-        };
+        let init = list(spec, "initContainers");
+        let is_sidecar = |one: &Value| is_sidecar_of(init, one);
         let ready = ready
             + list(status, "initContainerStatuses")
                 .iter()
                 .filter(|one| one["ready"] == true && is_sidecar(one))
                 .count();
-        let sidecars = list(spec, "initContainers")
+        let sidecars = init
             .iter()
             .filter(|one| text(one, "restartPolicy") == "Always")
             .count();
@@ -261,6 +258,12 @@ fn is_sidecar_of(init: &[Value], status: &Value) -> bool {
         .any(|own| own["name"] == status["name"] && text(own, "restartPolicy") == "Always")
 }
 
+/// Whether an init container holds up the next one no longer.
+fn is_through(init: &[Value], status: &Value) -> bool {
+    status["state"]["terminated"]["exitCode"] == 0
+        || (is_sidecar_of(init, status) && status["started"] == true)
+}
+
 /// Whether all init containers are through; sidecars, which outlive the containers, may have ended since.
 fn is_initialized(obj: &Value) -> bool {
     let status = &obj["status"];
@@ -268,9 +271,9 @@ fn is_initialized(obj: &Value) -> bool {
     let told = list(status, "conditions")
         .iter()
         .any(|one| text(one, "type") == "Initialized" && text(one, "status") == "True");
-    told || list(status, "initContainerStatuses").iter().all(|one| {
-        one["state"]["terminated"]["exitCode"] == 0 || (is_sidecar_of(init, one) && one["started"] == true)
-    })
+    told || list(status, "initContainerStatuses")
+        .iter()
+        .all(|one| is_through(init, one))
 }
 
 /// The word that `kubectl get pods` shows.
@@ -288,10 +291,10 @@ fn state(obj: &Value) -> String {
     }
     let init = list(&obj["spec"], "initContainers");
     for (at, one) in list(status, "initContainerStatuses").iter().enumerate() {
-        let state = &one["state"];
-        if state["terminated"]["exitCode"] == 0 || (is_sidecar_of(init, one) && one["started"] == true) {
+        if is_through(init, one) {
             continue;
         }
+        let state = &one["state"];
         reason = if state["terminated"].is_object() {
             let own = text(&state["terminated"], "reason");
             if own.is_empty() {

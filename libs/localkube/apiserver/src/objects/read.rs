@@ -176,8 +176,11 @@ pub(crate) fn list(server: &ApiServer, ctx: &Ctx) -> ApiResult<Response> {
     if rest > 0
         && let Some(last) = chosen.last()
     {
-        let m = &last.value()["metadata"];
-        meta["continue"] = encode_continue(rv, text(m, "namespace"), text(m, "name")).into();
+        let token = last.look(|last| {
+            let m = &last["metadata"];
+            encode_continue(rv, text(m, "namespace"), text(m, "name"))
+        });
+        meta["continue"] = token.into();
         if whole {
             meta["remainingItemCount"] = rest.into();
         }

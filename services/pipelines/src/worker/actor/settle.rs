@@ -89,14 +89,14 @@ impl Actor {
             .retain(|plan| plan.step.task != path || plan.step.attempt != number);
         let now = self.shared.clock.now();
         let took = now.duration_since(live.row.created_at);
-        self.shared.figures.attempt_ended(&state, took);
+        self.shared.figures.attempt_ended(state.ended_as(), took);
         let mut row = AttemptRow {
+            state: state.ended_as().to_owned(),
             ended_at: Some(now),
             ..live.row
         };
         match &state {
             AttemptState::Succeeded(outputs) => {
-                "SUCCEEDED".clone_into(&mut row.state);
                 row.outputs = Some(Outputs::clone(outputs));
                 if let Some(key) = live.cache_key {
                     self.pending
@@ -105,7 +105,6 @@ impl Actor {
                 }
             }
             AttemptState::Failed(why) => {
-                "FAILED".clone_into(&mut row.state);
                 row.message = Some(why.clone());
                 tracing::info!(
                     run = self.run.id,
@@ -115,7 +114,7 @@ impl Actor {
                     "step failed"
                 );
             }
-            AttemptState::Stopped | AttemptState::Started => "STOPPED".clone_into(&mut row.state),
+            AttemptState::Stopped | AttemptState::Started => {}
         }
         if let Some(fact) = self.fact_mut(path, number) {
             fact.state = state;
